@@ -1,0 +1,1 @@
+//! The conformance suite every socketioxide-adapter transport is judged by.

@@ -1,0 +1,1 @@
+//! The receive filter: duplicates dropped, gaps counted, nothing delivered late.

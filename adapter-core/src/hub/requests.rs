@@ -1,0 +1,1 @@
+//! Which nodes a request still waits for: a pure state machine.

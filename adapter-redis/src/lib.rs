@@ -1,0 +1,1 @@
+//! Redis Pub/Sub transport for socketioxide-adapter.

@@ -1,0 +1,1 @@
+//! Real message brokers as child processes for tests.
