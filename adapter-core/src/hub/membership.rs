@@ -1,1 +1,310 @@
 //! Who is in the cluster: a pure state machine over heartbeats and time.
+//!
+//! A node joins with its first presence and leaves by its goodbye or by silence. Only this node's own clock counts.
+//! While our own link is down the silence of others proves nothing, so nobody is declared dead.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use super::lanes::LaneList;
+pub(crate) use super::lanes::NamespacesInfo;
+use crate::NodeId;
+
+/// The limits of membership.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MembershipConfig {
+    /// Time between two presences of a node, 2 s by default.
+    pub(crate) heartbeat: Duration,
+    /// Silence after which a node is dead, 7 s by default.
+    pub(crate) dead_after: Duration,
+    /// How long after its goodbye nothing revives a node, 10 min by default.
+    pub(crate) tombstone: Duration,
+    /// Most members besides this node, 4,096 by default. Further nodes are refused and counted.
+    pub(crate) max_members: usize,
+    /// The wire versions this node reads.
+    pub(crate) versions: Versions,
+}
+
+/// The wire versions a node reads, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Versions {
+    pub(crate) min: u8,
+    pub(crate) max: u8,
+}
+
+impl Versions {
+    const fn overlap(self, other: Self) -> bool {
+        self.min <= other.max && other.min <= self.max
+    }
+}
+
+/// What a node tells about itself in a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PresenceInfo {
+    /// How long its process has been running.
+    pub(crate) age: Duration,
+    pub(crate) versions: Versions,
+    pub(crate) namespaces: NamespacesInfo,
+}
+
+/// Why a member left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeaveReason {
+    /// It said goodbye.
+    Bye,
+    /// It was silent for too long.
+    Dead,
+}
+
+/// Something that happened to the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Joined(NodeId),
+    Left(NodeId, LeaveReason),
+    /// A node that has no wire version in common with us. It is no member.
+    Incompatible(NodeId, Versions),
+    /// We do not know which lanes that member has: ask it for its full list.
+    NamespacesUnknown(NodeId),
+}
+
+/// What is known about another node of the cluster.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// When its process started, on our clock. Never later than the truth plus the time its fastest presence took.
+    pub(crate) started: Instant,
+    pub(crate) versions: Versions,
+    /// The last sign of life.
+    pub(crate) last_seen: Instant,
+    lanes: LaneList,
+    asked: Option<Instant>,
+}
+
+impl Member {
+    /// Whether the member has the lane, as far as we know: one whose list is unknown may have any.
+    pub(crate) fn may_have(&self, lane: u64) -> bool {
+        !self.lanes.is_known() || self.lanes.contains(lane)
+    }
+}
+
+/// The other nodes of the cluster.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    me: NodeId,
+    config: MembershipConfig,
+    members: BTreeMap<NodeId, Member>,
+    /// Nodes that said goodbye.
+    ended: Marks,
+    incompatible: Marks,
+    refused: u64,
+    link_up: bool,
+    /// No member can be dead before this instant.
+    next_sweep: Option<Instant>,
+    first_presence: Option<Instant>,
+}
+
+impl Membership {
+    /// A cluster of which this node, `me`, knows nobody yet. The link counts as down until
+    /// [`set_link`](Self::set_link) says otherwise.
+    pub(crate) const fn new(me: NodeId, config: MembershipConfig) -> Self {
+        Self {
+            me,
+            config,
+            members: BTreeMap::new(),
+            ended: Marks::new(config.tombstone, config.max_members),
+            incompatible: Marks::new(config.dead_after, config.max_members),
+            refused: 0,
+            link_up: false,
+            next_sweep: None,
+            first_presence: None,
+        }
+    }
+
+    /// Takes in what a node tells about itself: it joins if it is new.
+    pub(crate) fn on_presence(
+        &mut self,
+        now: Instant,
+        origin: NodeId,
+        presence: PresenceInfo,
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if origin == self.me || self.ended.contains(now, origin) {
+            return changes;
+        }
+        if !presence.versions.overlap(self.config.versions) {
+            if self.incompatible.mark(now, origin) {
+                changes.push(Change::Incompatible(origin, presence.versions));
+            }
+            return changes;
+        }
+        let is_new = !self.members.contains_key(&origin);
+        if is_new && self.members.len() >= self.config.max_members {
+            self.refused = self.refused.saturating_add(1);
+            return changes;
+        }
+        // A clock that cannot reach back that far cannot tell it from any other start before ours.
+        let first_presence = *self.first_presence.get_or_insert(now);
+        let started = now.checked_sub(presence.age).unwrap_or(first_presence);
+        let member = self.members.entry(origin).or_insert_with(|| Member {
+            started,
+            versions: presence.versions,
+            last_seen: now,
+            lanes: LaneList::default(),
+            asked: None,
+        });
+        member.started = member.started.min(started);
+        member.versions = presence.versions;
+        member.last_seen = now;
+        member.lanes.apply(presence.namespaces);
+        if is_new {
+            changes.push(Change::Joined(origin));
+            self.next_sweep = self.next_sweep.or(now.checked_add(self.config.dead_after));
+        }
+        let patience = self.config.heartbeat / 2;
+        let asked_lately = |at: Instant| now.saturating_duration_since(at) < patience;
+        if !member.lanes.is_known() && !member.asked.is_some_and(asked_lately) {
+            member.asked = Some(now);
+            changes.push(Change::NamespacesUnknown(origin));
+        }
+        changes
+    }
+
+    /// Notes an authentic frame: a sign of life of a member. A stranger joins by its presence only.
+    pub(crate) fn on_frame(&mut self, now: Instant, origin: NodeId) {
+        if let Some(member) = self.members.get_mut(&origin) {
+            member.last_seen = now;
+        }
+    }
+
+    /// Notes a goodbye: the node leaves at once, and presences of it that arrive late do not bring it back.
+    pub(crate) fn on_bye(&mut self, now: Instant, origin: NodeId) -> Vec<Change> {
+        if origin == self.me {
+            return Vec::new();
+        }
+        self.ended.mark(now, origin);
+        let left = self.members.remove(&origin);
+        left.map(|_| Change::Left(origin, LeaveReason::Bye))
+            .into_iter()
+            .collect()
+    }
+
+    /// Notes whether our own link delivers. When it comes up, everybody's silence starts anew.
+    pub(crate) fn set_link(&mut self, now: Instant, up: bool) {
+        self.link_up = up;
+        if up {
+            self.restart_silence(now);
+        }
+    }
+
+    /// Declares dead who has been silent for too long.
+    ///
+    /// If the call comes more than a heartbeat after [`next_deadline`](Self::next_deadline), this process was stopped or
+    /// starved, and the heartbeats of the others may still wait to be read: everybody's silence starts anew.
+    pub(crate) fn tick(&mut self, now: Instant) -> Vec<Change> {
+        let Some(deadline) = self.next_deadline().filter(|&at| at <= now) else {
+            return Vec::new();
+        };
+        if now.saturating_duration_since(deadline) > self.config.heartbeat {
+            self.restart_silence(now);
+            return Vec::new();
+        }
+        let dead_after = self.config.dead_after;
+        let dead = self.members.extract_if(.., |_, m| {
+            now.saturating_duration_since(m.last_seen) >= dead_after
+        });
+        let changes = dead
+            .map(|(node, _)| Change::Left(node, LeaveReason::Dead))
+            .collect();
+        let longest_silent = self.members.values().map(|m| m.last_seen).min();
+        self.next_sweep = longest_silent.and_then(|seen| seen.checked_add(dead_after));
+        changes
+    }
+
+    /// When to call [`tick`](Self::tick); `None` while nobody can be declared dead.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.next_sweep.filter(|_| self.link_up)
+    }
+
+    /// The other nodes of the cluster, sorted by id.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&NodeId, &Member)> {
+        self.members.iter()
+    }
+
+    /// Whether the node is in the cluster, besides this one.
+    pub(crate) fn is_member(&self, node: NodeId) -> bool {
+        self.members.contains_key(&node)
+    }
+
+    /// When a member's process started, on our clock.
+    pub(crate) fn started(&self, node: NodeId) -> Option<Instant> {
+        self.members.get(&node).map(|member| member.started)
+    }
+
+    /// The members that a request on `lane` must wait for, sorted by id.
+    pub(crate) fn expected(&self, lane: u64) -> Vec<NodeId> {
+        let expected = self.members.iter().filter(|(_, m)| m.may_have(lane));
+        expected.map(|(&node, _)| node).collect()
+    }
+
+    /// The wire version to write: the newest that every member reads, and never one older than this node reads.
+    pub(crate) fn emit_version(&self) -> u8 {
+        let mine = self.config.versions;
+        let lowest = self.members.values().map(|m| m.versions.max).min();
+        lowest.unwrap_or(mine.max).clamp(mine.min, mine.max)
+    }
+
+    /// How many presences of new nodes were refused because the cluster had its most members.
+    pub(crate) const fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    fn restart_silence(&mut self, now: Instant) {
+        for member in self.members.values_mut() {
+            member.last_seen = now;
+        }
+        let anybody = self.members.values().next();
+        self.next_sweep = anybody.and_then(|_| now.checked_add(self.config.dead_after));
+    }
+}
+
+/// Nodes that are marked for a while; the oldest mark makes room for a new one.
+#[derive(Debug)]
+struct Marks {
+    marked: BTreeMap<NodeId, Instant>,
+    keep: Duration,
+    max: usize,
+}
+
+impl Marks {
+    const fn new(keep: Duration, max: usize) -> Self {
+        Self {
+            marked: BTreeMap::new(),
+            keep,
+            max,
+        }
+    }
+
+    fn contains(&self, now: Instant, node: NodeId) -> bool {
+        let marked = self.marked.get(&node);
+        marked.is_some_and(|&at| now.saturating_duration_since(at) < self.keep)
+    }
+
+    /// Marks the node from `now` on; returns whether it was not marked.
+    fn mark(&mut self, now: Instant, node: NodeId) -> bool {
+        let is_new = !self.contains(now, node);
+        if is_new {
+            let keep = self.keep;
+            self.marked
+                .retain(|_, at| now.saturating_duration_since(*at) < keep);
+            if self.marked.len() >= self.max {
+                let oldest = self.marked.iter().min_by_key(|(_, at)| **at);
+                if let Some((&oldest, _)) = oldest {
+                    self.marked.remove(&oldest);
+                }
+            }
+        }
+        self.marked.insert(node, now);
+        is_new
+    }
+}

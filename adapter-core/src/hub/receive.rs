@@ -1,1 +1,347 @@
 //! The receive filter: duplicates dropped, gaps counted, nothing delivered late.
+//!
+//! One filter guards one lane topic of this node. Each origin numbers its envelopes there from 1 without holes, and its
+//! frames arrive in the order of publishing; so a number at or below the high-water mark has been seen, and a jump over
+//! numbers is a loss. The loss is held back for a moment, since an origin whose broker refused a frame announces those
+//! numbers as void.
+//!
+//! Losses count from the moment this node first heard itself on the topic ([`ReceiveFilter::live`]). What an origin sent
+//! before its first frame here is lost if the origin started after that moment; otherwise it was none of our business.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use crate::NodeId;
+
+/// When this many gaps are open, the oldest is due without waiting for the end of its hold.
+const MAX_OPEN_GAPS: usize = 4_096;
+
+/// The start of an origin is known no better than the way of its presence takes: this much is taken off in favour of
+/// "it started before we listened".
+const START_TOLERANCE: Duration = Duration::from_millis(50);
+
+/// How long the numbers of an origin are remembered after it said goodbye, for frames that its goodbye overtook.
+const FAREWELL: Duration = Duration::from_secs(60);
+
+/// Numbers of one origin that will never be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) origin: NodeId,
+    /// First missing number.
+    pub(crate) from: u64,
+    /// Last missing number.
+    pub(crate) to: u64,
+}
+
+impl Gap {
+    /// How many numbers are missing.
+    pub(crate) const fn count(&self) -> u64 {
+        self.to.saturating_sub(self.from).saturating_add(1)
+    }
+
+    /// What is left of the gap without the numbers `from..=to`.
+    fn without(self, from: u64, to: u64) -> impl Iterator<Item = Self> {
+        let below = (self.from < from).then(|| Self {
+            to: self.to.min(from - 1),
+            ..self
+        });
+        let above = (self.to > to).then(|| Self {
+            from: self.from.max(to + 1),
+            ..self
+        });
+        below.into_iter().chain(above)
+    }
+
+    /// How many of the numbers `from..=to` are in the gap.
+    fn overlap(&self, from: u64, to: u64) -> u64 {
+        let (from, to) = (self.from.max(from), self.to.min(to));
+        if from > to { 0 } else { to - from + 1 }
+    }
+}
+
+/// What a filter has counted since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ReceiveStats {
+    /// Envelopes dropped because their number had been seen.
+    pub(crate) duplicates: u64,
+    /// Envelopes dropped because they came after their successors; their gap was still open.
+    pub(crate) late: u64,
+    /// Gaps reported.
+    pub(crate) gaps: u64,
+    /// Numbers in the gaps reported.
+    pub(crate) missing: u64,
+}
+
+#[derive(Debug)]
+struct Origin {
+    /// Every number up to this one was delivered, is void or is accounted for as a gap.
+    high: u64,
+    /// The numbers `1..=undecided` came before the first frame we saw; whether that is a loss depends on when the origin
+    /// started, which is not known yet.
+    undecided: u64,
+    last_seen: Instant,
+    said_bye: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct OpenGap {
+    gap: Gap,
+    due: Instant,
+}
+
+/// The receive filter of one lane topic, for all origins.
+///
+/// Whoever drives it calls [`poll`](Self::poll) as soon as [`next_deadline`](Self::next_deadline) has passed, at the
+/// latest before the next frame; the number of open gaps is then bounded, as the number of origins always is.
+#[derive(Debug)]
+pub(crate) struct ReceiveFilter {
+    hold: Duration,
+    max_origins: usize,
+    forget_after: Duration,
+    origins: BTreeMap<NodeId, Origin>,
+    /// In the order in which they are due.
+    open: VecDeque<OpenGap>,
+    /// Every origin that was heard since this instant is in `origins`; `None` until the topic is live.
+    known_since: Option<Instant>,
+    stats: ReceiveStats,
+}
+
+impl ReceiveFilter {
+    /// A filter that reports a gap after `hold`, and remembers at most `max_origins` origins, each until it has been
+    /// silent for `forget_after`.
+    pub(crate) fn new(hold: Duration, max_origins: usize, forget_after: Duration) -> Self {
+        Self {
+            hold,
+            max_origins: max_origins.max(1),
+            forget_after,
+            origins: BTreeMap::new(),
+            open: VecDeque::new(),
+            known_since: None,
+            stats: ReceiveStats::default(),
+        }
+    }
+
+    /// Notes that our own probe came back on this topic. From the first time on, losses count.
+    pub(crate) fn live(&mut self, now: Instant) {
+        self.known_since.get_or_insert(now);
+    }
+
+    /// Takes note of `count` envelopes numbered from `seq`; returns how many leading ones must not be delivered.
+    ///
+    /// `origin_started` is when the process of the origin started, on our clock, if that is known.
+    pub(crate) fn on_data(
+        &mut self,
+        now: Instant,
+        origin: NodeId,
+        seq: u64,
+        count: u32,
+        origin_started: Option<Instant>,
+    ) -> u32 {
+        let Some(last) = last_number(seq, count) else {
+            return 0;
+        };
+        let high = self.advance(now, origin, seq, last, origin_started);
+        if high < seq {
+            return 0;
+        }
+        let skip = (high - seq).saturating_add(1).min(u64::from(count));
+        let late = self.open_numbers(origin, seq, high.min(last));
+        self.stats.late = self.stats.late.saturating_add(late);
+        self.stats.duplicates = self
+            .stats
+            .duplicates
+            .saturating_add(skip.saturating_sub(late));
+        u32::try_from(skip).unwrap_or(count)
+    }
+
+    /// Takes note that `next` is the number the origin will use next.
+    pub(crate) fn on_tail(
+        &mut self,
+        now: Instant,
+        origin: NodeId,
+        next: u64,
+        origin_started: Option<Instant>,
+    ) {
+        self.advance(now, origin, next, next.saturating_sub(1), origin_started);
+    }
+
+    /// Takes note that `count` numbers from `seq` will never come: they are neither delivered nor missing.
+    pub(crate) fn on_void(
+        &mut self,
+        now: Instant,
+        origin: NodeId,
+        seq: u64,
+        count: u32,
+        origin_started: Option<Instant>,
+    ) {
+        let Some(last) = last_number(seq, count) else {
+            return;
+        };
+        self.advance(now, origin, seq, last, origin_started);
+        // Hardly ever undecided; a void in the middle is not worth a list: rather a number too many than silence.
+        if let Some(state) = self.origins.get_mut(&origin)
+            && (seq..=last).contains(&state.undecided)
+        {
+            state.undecided = seq.saturating_sub(1);
+        }
+        if self.open_numbers(origin, seq, last) == 0 {
+            return;
+        }
+        for open in std::mem::take(&mut self.open) {
+            if open.gap.origin != origin {
+                self.open.push_back(open);
+                continue;
+            }
+            let rest = open.gap.without(seq, last);
+            self.open.extend(rest.map(|gap| OpenGap { gap, ..open }));
+        }
+        self.limit_open_gaps(now);
+    }
+
+    /// The gaps whose hold has run out; each is reported exactly once.
+    pub(crate) fn poll(&mut self, now: Instant) -> Vec<Gap> {
+        let due = self.open.iter().take_while(|open| open.due <= now).count();
+        self.report(due)
+    }
+
+    /// When [`poll`](Self::poll) has something to report.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.open.front().map(|open| open.due)
+    }
+
+    /// All open gaps, without waiting any longer for a void: an origin died or this node shuts down.
+    pub(crate) fn flush(&mut self) -> Vec<Gap> {
+        self.report(self.open.len())
+    }
+
+    /// Notes that the origin said goodbye. Its numbers are kept for a while, for frames that the goodbye overtook.
+    pub(crate) fn forget(&mut self, origin: NodeId) {
+        if let Some(state) = self.origins.get_mut(&origin) {
+            state.said_bye = true;
+        }
+    }
+
+    /// What was counted so far.
+    pub(crate) const fn stats(&self) -> ReceiveStats {
+        self.stats
+    }
+
+    /// Notes that the origin has used all numbers up to `last` and that `first` to `last` are accounted for; opens a gap
+    /// for what lies between and returns the high-water mark before.
+    fn advance(
+        &mut self,
+        now: Instant,
+        origin: NodeId,
+        first: u64,
+        last: u64,
+        origin_started: Option<Instant>,
+    ) -> u64 {
+        let before_first = first.saturating_sub(1);
+        if !self.is_known(now, origin) {
+            self.make_room(now);
+        }
+        let heard_from_start = self.heard_from_start(origin_started);
+        let state = self.origins.entry(origin).or_insert(Origin {
+            high: before_first,
+            undecided: before_first,
+            last_seen: now,
+            said_bye: false,
+        });
+        state.last_seen = now;
+        let high = state.high;
+        state.high = high.max(last);
+        let at_start = match heard_from_start {
+            Some(true) => std::mem::take(&mut state.undecided),
+            Some(false) => {
+                state.undecided = 0;
+                0
+            }
+            None => 0,
+        };
+        if self.known_since.is_some() {
+            self.open_gap(now, origin, 1, at_start);
+            self.open_gap(now, origin, high.saturating_add(1), before_first);
+        }
+        high
+    }
+
+    /// Whether everything the origin ever sent should have reached us; `None` while its start is unknown.
+    fn heard_from_start(&self, origin_started: Option<Instant>) -> Option<bool> {
+        let Some(since) = self.known_since else {
+            return Some(false);
+        };
+        let ahead = origin_started?.checked_duration_since(since);
+        Some(ahead.is_some_and(|ahead| ahead >= START_TOLERANCE))
+    }
+
+    fn open_gap(&mut self, now: Instant, origin: NodeId, from: u64, to: u64) {
+        if from > to {
+            return;
+        }
+        self.open.push_back(OpenGap {
+            gap: Gap { origin, from, to },
+            due: now.checked_add(self.hold).unwrap_or(now),
+        });
+        self.limit_open_gaps(now);
+    }
+
+    fn limit_open_gaps(&mut self, now: Instant) {
+        if self.open.len() > MAX_OPEN_GAPS
+            && let Some(oldest) = self.open.front_mut()
+        {
+            oldest.due = oldest.due.min(now);
+        }
+    }
+
+    /// How many of the numbers `from..=to` are in open gaps of the origin.
+    fn open_numbers(&self, origin: NodeId, from: u64, to: u64) -> u64 {
+        let gaps = self.open.iter().map(|open| open.gap);
+        gaps.filter(|gap| gap.origin == origin)
+            .fold(0, |sum, gap| gap.overlap(from, to).saturating_add(sum))
+    }
+
+    fn report(&mut self, count: usize) -> Vec<Gap> {
+        let gaps: Vec<Gap> = self.open.drain(..count).map(|open| open.gap).collect();
+        for gap in &gaps {
+            self.stats.gaps = self.stats.gaps.saturating_add(1);
+            self.stats.missing = self.stats.missing.saturating_add(gap.count());
+        }
+        gaps
+    }
+
+    fn is_known(&self, now: Instant, origin: NodeId) -> bool {
+        let state = self.origins.get(&origin);
+        state.is_some_and(|state| !self.is_stale(now, state))
+    }
+
+    fn is_stale(&self, now: Instant, state: &Origin) -> bool {
+        let keep = if state.said_bye {
+            self.forget_after.min(FAREWELL)
+        } else {
+            self.forget_after
+        };
+        now.saturating_duration_since(state.last_seen) >= keep
+    }
+
+    /// Drops the origins that have been silent for too long, and the longest silent one if there is no room otherwise.
+    fn make_room(&mut self, now: Instant) {
+        let stale = self.origins.iter().filter(|(_, s)| self.is_stale(now, s));
+        let mut gone: Vec<NodeId> = stale.map(|(&origin, _)| origin).collect();
+        if self.origins.len() - gone.len() >= self.max_origins {
+            let silent = self.origins.iter().min_by_key(|(_, s)| s.last_seen);
+            gone.extend(silent.map(|(&origin, _)| origin));
+        }
+        for state in gone.iter().filter_map(|origin| self.origins.remove(origin)) {
+            // Should it come back, it must not look like one that we have heard from its start.
+            self.known_since = self.known_since.map(|since| since.max(state.last_seen));
+        }
+    }
+}
+
+/// The last of `count` numbers from `seq`, or `None` if there is none.
+fn last_number(seq: u64, count: u32) -> Option<u64> {
+    let more = u64::from(count.checked_sub(1)?);
+    Some(seq.saturating_add(more))
+}
