@@ -1,0 +1,300 @@
+//! One standalone `redis-server`.
+
+use std::{
+    env, fmt, fs,
+    path::PathBuf,
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use super::admin::{self, Reply};
+use crate::{
+    error::{Error, Result},
+    port,
+    process::Process,
+    tls::Certificates,
+};
+
+const INSTALL: &str = "apt-get install redis-server";
+const READY: &str = "Ready to accept connections";
+const IN_USE: &str = "Address already in use";
+const START_LIMIT: Duration = Duration::from_secs(10);
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Somebody else may take the port between our look at it and the server's.
+const PORT_TRIES: usize = 20;
+
+/// Which client connections to kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientKind {
+    /// Those with subscriptions.
+    Pubsub,
+    /// All others.
+    Normal,
+}
+
+/// How a server is set up. By default: no password, no TLS, nothing written to disk.
+#[derive(Debug, Default, Clone)]
+pub struct RedisBuilder {
+    password: Option<String>,
+    tls: bool,
+    directives: Vec<String>,
+}
+
+impl RedisBuilder {
+    /// Requires `password` of the default user.
+    #[must_use]
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
+        self.config(format!("requirepass {password}"))
+    }
+
+    /// Adds an ACL user, for example `user("alice", "on >secret ~* &app:* +@all")`.
+    #[must_use]
+    pub fn user(self, name: &str, rules: &str) -> Self {
+        self.config(format!("user {name} {rules}"))
+    }
+
+    /// Speaks TLS, and only TLS, on the port; see [`Redis::certificates`].
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// Adds a line to the configuration file, for example `config("maxclients 20")`.
+    #[must_use]
+    pub fn config(mut self, line: impl Into<String>) -> Self {
+        self.directives.push(line.into());
+        self
+    }
+
+    /// Starts the server and waits until it accepts connections.
+    ///
+    /// # Errors
+    /// If the program is missing or the server does not start; with the end of its log.
+    pub fn start(self) -> Result<Redis> {
+        let dir = tempfile::Builder::new().prefix("redis-lab-").tempdir();
+        let dir = dir.map_err(|error| Error::io("temporary folder", &error))?;
+        fs::create_dir(dir.path().join("data")).map_err(|error| Error::io("data", &error))?;
+        let certificates = self
+            .tls
+            .then(|| Certificates::generate(dir.path()))
+            .transpose()?;
+        let mut redis = Redis {
+            port: 0,
+            setup: self,
+            certificates,
+            process: Mutex::new(None),
+            dir,
+        };
+        let mut last = Error::new("not tried");
+        for _ in 0..PORT_TRIES {
+            redis.port = port::free()?;
+            match redis.restart() {
+                Err(error) if error.to_string().contains(IN_USE) => last = error,
+                done => return done.map(|()| redis),
+            }
+        }
+        Err(last)
+    }
+}
+
+/// A standalone Redis server on 127.0.0.1. Dropping it kills the server and removes its folder.
+///
+/// The program is `redis-server`, or what the environment variable `LAB_REDIS_SERVER` names, for example a
+/// `valkey-server`.
+pub struct Redis {
+    port: u16,
+    setup: RedisBuilder,
+    certificates: Option<Certificates>,
+    process: Mutex<Option<Process>>,
+    dir: TempDir,
+}
+
+impl Redis {
+    /// Starts a server with the defaults of [`RedisBuilder`].
+    ///
+    /// # Errors
+    /// As [`RedisBuilder::start`].
+    pub fn start() -> Result<Self> {
+        Self::builder().start()
+    }
+
+    /// Sets up a server.
+    pub fn builder() -> RedisBuilder {
+        RedisBuilder::default()
+    }
+
+    /// The port on 127.0.0.1; the same after every restart.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The URL of the server, with the default user's password if it has one.
+    pub fn url(&self) -> String {
+        match &self.setup.password {
+            Some(password) => self.url_as("", password),
+            None => format!("{}://127.0.0.1:{}", self.scheme(), self.port),
+        }
+    }
+
+    /// The URL with these credentials.
+    pub fn url_as(&self, user: &str, password: &str) -> String {
+        format!(
+            "{}://{user}:{password}@127.0.0.1:{}",
+            self.scheme(),
+            self.port
+        )
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.setup.tls { "rediss" } else { "redis" }
+    }
+
+    /// The unix socket, which every server listens on as well.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("redis.sock")
+    }
+
+    /// The certificates of a server with TLS.
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.certificates.as_ref()
+    }
+
+    /// What the server wrote since its last start; empty while it is down.
+    pub fn log(&self) -> String {
+        self.lock().as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// Starts the server again on the same port, after [`kill`](Self::kill) or [`stop`](Self::stop).
+    ///
+    /// # Errors
+    /// If it is running, or does not start.
+    pub fn restart(&self) -> Result<()> {
+        let mut running = self.lock();
+        if running.is_some() {
+            return Err(Error::new("redis-server is already running"));
+        }
+        let config = self.dir.path().join("redis.conf");
+        fs::write(&config, self.config()).map_err(|error| Error::io("redis.conf", &error))?;
+        let program = env::var_os("LAB_REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+        let mut command = Command::new(program);
+        command.arg(config).current_dir(&self.dir);
+        let mut process = Process::spawn(command, INSTALL, &self.dir.path().join("server.log"))?;
+        process
+            .wait_until(START_LIMIT, |log| log.contains(READY))
+            .map_err(|error| Error::new(format!("redis-server: {error}")))?;
+        *running = Some(process);
+        Ok(())
+    }
+
+    /// Kills the server at once (SIGKILL).
+    ///
+    /// # Errors
+    /// If it is not running.
+    pub fn kill(&self) -> Result<()> {
+        self.take().map(Process::kill)
+    }
+
+    /// Stops the server in order (SIGTERM).
+    ///
+    /// # Errors
+    /// If it is not running, or does not stop and was killed.
+    pub fn stop(&self) -> Result<()> {
+        self.take()?.stop(STOP_GRACE)
+    }
+
+    /// Freezes the server (SIGSTOP): connections stay open, nothing is answered.
+    ///
+    /// # Errors
+    /// If it is not running.
+    pub fn freeze(&self) -> Result<()> {
+        self.lock().as_ref().ok_or_else(down)?.freeze()
+    }
+
+    /// Lets a frozen server run on (SIGCONT).
+    ///
+    /// # Errors
+    /// If it is not running.
+    pub fn thaw(&self) -> Result<()> {
+        self.lock().as_ref().ok_or_else(down)?.thaw()
+    }
+
+    /// Deletes all data: what a running server holds, and its files.
+    ///
+    /// # Errors
+    /// If it cannot be deleted.
+    pub fn wipe(&self) -> Result<()> {
+        if self.lock().is_some() {
+            return self.command(&["FLUSHALL"]).map(drop);
+        }
+        let data = self.dir.path().join("data");
+        fs::remove_dir_all(&data)
+            .and_then(|()| fs::create_dir(&data))
+            .map_err(|error| Error::io("wipe", &error))
+    }
+
+    /// Closes all client connections of a kind from the server's side; returns how many.
+    ///
+    /// # Errors
+    /// If the server cannot be asked.
+    pub fn kill_clients(&self, kind: ClientKind) -> Result<i64> {
+        let kind = match kind {
+            ClientKind::Pubsub => "pubsub",
+            ClientKind::Normal => "normal",
+        };
+        let reply = self.command(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"])?;
+        Ok(reply.int().unwrap_or_default())
+    }
+
+    /// Sends a command as the default user, over the unix socket.
+    ///
+    /// # Errors
+    /// What the server answers, or that it does not.
+    pub fn command(&self, args: &[&str]) -> Result<Reply> {
+        admin::command(&self.socket(), self.setup.password.as_deref(), args)
+            .map_err(|error| Error::io(args.join(" "), &error))
+    }
+
+    fn config(&self) -> String {
+        let (port, dir) = (self.port, self.dir.path().display());
+        let ports = match &self.certificates {
+            None => format!("port {port}"),
+            Some(tls) => format!(
+                "port 0\ntls-port {port}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\ntls-auth-clients no",
+                tls.cert.display(),
+                tls.key.display(),
+                tls.ca.display()
+            ),
+        };
+        // The files are for the tests alone, and none of them is worth a background save.
+        format!(
+            "bind 127.0.0.1\n{ports}\nunixsocket {dir}/redis.sock\ndir {dir}/data\nsave \"\"\nappendonly no\ndaemonize no\n{}\n",
+            self.setup.directives.join("\n")
+        )
+    }
+
+    fn take(&self) -> Result<Process> {
+        self.lock().take().ok_or_else(down)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn down() -> Error {
+    Error::new("redis-server is not running")
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis")
+            .field("port", &self.port)
+            .field("dir", &self.dir.path())
+            .finish_non_exhaustive()
+    }
+}
