@@ -2,26 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use crate::wire::{LaneId, Namespaces};
+
 /// A longer list is not kept; its node counts as one that may have any lane.
 const MAX_LANES: usize = 65_536;
-
-/// What a presence tells about the lanes of its node. Each change of the list raises its version by one, wrapping.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NamespacesInfo {
-    /// Nothing changed since this version.
-    Version(u32),
-    /// The whole list.
-    Full { version: u32, lanes: Vec<u64> },
-    /// One lane was added, which made this version.
-    Added { version: u32, lane: u64 },
-    /// One lane was removed, which made this version.
-    Removed { version: u32, lane: u64 },
-}
 
 /// The lanes of one member, as far as they were told.
 #[derive(Debug, Default)]
 pub(crate) struct LaneList {
-    lanes: BTreeSet<u64>,
+    lanes: BTreeSet<LaneId>,
     /// The version of `lanes`.
     applied: Option<u32>,
     /// The newest version that we know to exist.
@@ -30,24 +19,24 @@ pub(crate) struct LaneList {
 
 impl LaneList {
     /// Takes in what a presence tells. What is older than the newest version known is ignored.
-    pub(crate) fn apply(&mut self, info: NamespacesInfo) {
-        let (NamespacesInfo::Version(version)
-        | NamespacesInfo::Full { version, .. }
-        | NamespacesInfo::Added { version, .. }
-        | NamespacesInfo::Removed { version, .. }) = info;
+    pub(crate) fn apply(&mut self, told: Namespaces) {
+        let (Namespaces::Version(version)
+        | Namespaces::Full { version, .. }
+        | Namespaces::Added { version, .. }
+        | Namespaces::Removed { version, .. }) = told;
         if self.heard.is_some_and(|heard| is_older(version, heard)) {
             return;
         }
         self.heard = Some(version);
         let is_next = self.applied.map(|applied| applied.wrapping_add(1)) == Some(version);
-        match info {
-            NamespacesInfo::Full { lanes, .. } if lanes.len() <= MAX_LANES => {
+        match told {
+            Namespaces::Full { lanes, .. } if lanes.len() <= MAX_LANES => {
                 self.lanes = lanes.into_iter().collect();
             }
-            NamespacesInfo::Added { lane, .. } if is_next && self.lanes.len() < MAX_LANES => {
+            Namespaces::Added { lane, .. } if is_next && self.lanes.len() < MAX_LANES => {
                 self.lanes.insert(lane);
             }
-            NamespacesInfo::Removed { lane, .. } if is_next => {
+            Namespaces::Removed { lane, .. } if is_next => {
                 self.lanes.remove(&lane);
             }
             _ => return,
@@ -61,7 +50,7 @@ impl LaneList {
     }
 
     /// Whether the lane is in the list as it was when last known.
-    pub(crate) fn contains(&self, lane: u64) -> bool {
+    pub(crate) fn contains(&self, lane: LaneId) -> bool {
         self.lanes.contains(&lane)
     }
 }

@@ -9,8 +9,10 @@ use std::{
 };
 
 use super::lanes::LaneList;
-pub(crate) use super::lanes::NamespacesInfo;
-use crate::NodeId;
+use crate::{
+    NodeId,
+    wire::{LaneId, Presence},
+};
 
 /// The limits of membership.
 #[derive(Debug, Clone, Copy)]
@@ -38,15 +40,6 @@ impl Versions {
     const fn overlap(self, other: Self) -> bool {
         self.min <= other.max && other.min <= self.max
     }
-}
-
-/// What a node tells about itself in a heartbeat.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PresenceInfo {
-    /// How long its process has been running.
-    pub(crate) age: Duration,
-    pub(crate) versions: Versions,
-    pub(crate) namespaces: NamespacesInfo,
 }
 
 /// Why a member left.
@@ -83,7 +76,7 @@ pub(crate) struct Member {
 
 impl Member {
     /// Whether the member has the lane, as far as we know: one whose list is unknown may have any.
-    pub(crate) fn may_have(&self, lane: u64) -> bool {
+    pub(crate) fn may_have(&self, lane: LaneId) -> bool {
         !self.lanes.is_known() || self.lanes.contains(lane)
     }
 }
@@ -126,15 +119,19 @@ impl Membership {
         &mut self,
         now: Instant,
         origin: NodeId,
-        presence: PresenceInfo,
+        presence: Presence,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
         if origin == self.me || self.ended.contains(now, origin) {
             return changes;
         }
-        if !presence.versions.overlap(self.config.versions) {
+        let versions = Versions {
+            min: presence.min_version,
+            max: presence.max_version,
+        };
+        if !versions.overlap(self.config.versions) {
             if self.incompatible.mark(now, origin) {
-                changes.push(Change::Incompatible(origin, presence.versions));
+                changes.push(Change::Incompatible(origin, versions));
             }
             return changes;
         }
@@ -148,13 +145,13 @@ impl Membership {
         let started = now.checked_sub(presence.age).unwrap_or(first_presence);
         let member = self.members.entry(origin).or_insert_with(|| Member {
             started,
-            versions: presence.versions,
+            versions,
             last_seen: now,
             lanes: LaneList::default(),
             asked: None,
         });
         member.started = member.started.min(started);
-        member.versions = presence.versions;
+        member.versions = versions;
         member.last_seen = now;
         member.lanes.apply(presence.namespaces);
         if is_new {
@@ -242,7 +239,7 @@ impl Membership {
     }
 
     /// The members that a request on `lane` must wait for, sorted by id.
-    pub(crate) fn expected(&self, lane: u64) -> Vec<NodeId> {
+    pub(crate) fn expected(&self, lane: LaneId) -> Vec<NodeId> {
         let expected = self.members.iter().filter(|(_, m)| m.may_have(lane));
         expected.map(|(&node, _)| node).collect()
     }
@@ -251,7 +248,7 @@ impl Membership {
     pub(crate) fn emit_version(&self) -> u8 {
         let mine = self.config.versions;
         let lowest = self.members.values().map(|m| m.versions.max).min();
-        lowest.unwrap_or(mine.max).clamp(mine.min, mine.max)
+        lowest.unwrap_or(mine.max).min(mine.max).max(mine.min)
     }
 
     /// How many presences of new nodes were refused because the cluster had its most members.
