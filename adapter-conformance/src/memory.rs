@@ -1,0 +1,146 @@
+//! The lab of the in-process bus: the smallest complete example of a lab.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use async_trait::async_trait;
+use socketioxide_adapter_core::{
+    memory::{MemoryBus, MemoryTransport},
+    transport::Transport,
+};
+
+use crate::{Ability, Faults, Lab, LabResult};
+
+type Wrap = dyn Fn(Arc<MemoryTransport>) -> Arc<dyn Transport> + Send + Sync;
+
+/// One bus per prefix; faults meet all of them.
+pub struct MemoryLab {
+    clusters: Mutex<HashMap<String, Cluster>>,
+    wrap: Box<Wrap>,
+}
+
+#[derive(Default)]
+struct Cluster {
+    bus: MemoryBus,
+    nodes: Vec<Weak<MemoryTransport>>,
+}
+
+impl MemoryLab {
+    /// Starts the lab; never fails.
+    ///
+    /// # Errors
+    /// None.
+    pub fn start() -> std::future::Ready<LabResult<Self>> {
+        std::future::ready(Ok(Self::wrapping(|transport| transport)))
+    }
+
+    /// A lab whose transports are wrapped, for tests of the suite itself.
+    pub fn wrapping(
+        wrap: impl Fn(Arc<MemoryTransport>) -> Arc<dyn Transport> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            clusters: Mutex::default(),
+            wrap: Box::new(wrap),
+        }
+    }
+
+    fn clusters(&self) -> MutexGuard<'_, HashMap<String, Cluster>> {
+        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn each_bus(&self, act: impl Fn(&MemoryBus)) {
+        self.clusters().values().for_each(|c| act(&c.bus));
+    }
+
+    fn each_node(&self, act: impl Fn(&MemoryTransport)) {
+        for cluster in self.clusters().values() {
+            cluster
+                .nodes
+                .iter()
+                .filter_map(Weak::upgrade)
+                .for_each(|node| act(&node));
+        }
+    }
+}
+
+#[async_trait]
+impl Lab for MemoryLab {
+    async fn connect(&self, prefix: &str) -> LabResult<Arc<dyn Transport>> {
+        let node = {
+            let mut clusters = self.clusters();
+            clusters.retain(|_, cluster| {
+                cluster.nodes.retain(|node| node.strong_count() > 0);
+                !cluster.nodes.is_empty()
+            });
+            let cluster = clusters.entry(prefix.to_owned()).or_default();
+            let node = Arc::new(cluster.bus.connect());
+            cluster.nodes.push(Arc::downgrade(&node));
+            node
+        };
+        Ok((self.wrap)(node))
+    }
+
+    fn faults(&self) -> Option<&dyn Faults> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Faults for MemoryLab {
+    fn abilities(&self) -> &[Ability] {
+        &[
+            Ability::Restart,
+            Ability::Stop,
+            Ability::Freeze,
+            Ability::Cut,
+        ]
+    }
+
+    async fn restore(&self) -> LabResult {
+        self.each_bus(MemoryBus::thaw);
+        self.each_bus(MemoryBus::start);
+        self.each_node(MemoryTransport::heal);
+        Ok(())
+    }
+
+    async fn restart(&self) -> LabResult {
+        self.each_bus(MemoryBus::stop);
+        self.each_bus(MemoryBus::start);
+        Ok(())
+    }
+
+    async fn stop(&self) -> LabResult {
+        self.each_bus(MemoryBus::stop);
+        Ok(())
+    }
+
+    async fn start(&self) -> LabResult {
+        self.each_bus(MemoryBus::start);
+        Ok(())
+    }
+
+    async fn freeze(&self) -> LabResult {
+        self.each_bus(MemoryBus::freeze);
+        Ok(())
+    }
+
+    async fn thaw(&self) -> LabResult {
+        self.each_bus(MemoryBus::thaw);
+        Ok(())
+    }
+
+    async fn cut(&self) -> LabResult {
+        self.each_node(MemoryTransport::cut);
+        self.each_node(MemoryTransport::heal);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for MemoryLab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryLab").finish_non_exhaustive()
+    }
+}

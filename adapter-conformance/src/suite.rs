@@ -1,0 +1,206 @@
+//! Runs the cases: one by one by name, or all of them behind a command line.
+
+use std::{
+    fmt,
+    future::Future,
+    process::ExitCode,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use libtest_mimic::{Arguments, Completion, Trial};
+use socketioxide_adapter_core::transport::Capabilities;
+use tokio::{runtime::Runtime, time::timeout};
+
+use crate::{
+    Lab, LabResult,
+    cases::{self, Case},
+    context::Context,
+};
+
+/// How long one case may take in all.
+const CASE_DEADLINE: Duration = Duration::from_secs(90);
+/// How long the lab may take to restore the broker after a fault.
+const RESTORE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Runs the suite on a lab with the command line of `cargo test`; call it from the `main` of a test with
+/// `harness = false`.
+///
+/// `--list` starts no lab.
+pub fn main<L, F>(start: impl FnOnce() -> F) -> ExitCode
+where
+    L: Lab,
+    F: Future<Output = LabResult<L>>,
+{
+    let arguments = Arguments::from_args();
+    if arguments.list {
+        let trial = |case: &Case| Trial::test(case.name, || Ok(()));
+        return libtest_mimic::run(&arguments, cases::all().map(trial).collect()).exit_code();
+    }
+    // The lab's own tasks live here; every case has a runtime of its own.
+    let suite = runtime(1).and_then(|runtime| {
+        let suite = runtime.block_on(async { Suite::new(start().await?).await })?;
+        Ok((Arc::new(suite), runtime))
+    });
+    let trials = match &suite {
+        Ok((suite, _)) => cases::all().map(|case| trial(suite, case)).collect(),
+        Err(error) => {
+            let message = format!("the lab did not start: {error}");
+            let fail = |case: &Case| {
+                let message = message.clone();
+                Trial::test(case.name, move || Err(message.into()))
+            };
+            cases::all().map(fail).collect()
+        }
+    };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(suite: &Arc<Suite>, case: &'static Case) -> Trial {
+    let reason = suite.inapplicable(case);
+    let ignored = reason.is_some();
+    let suite = suite.clone();
+    let trial = Trial::ignorable_test(case.name, move || match suite.run_case(case) {
+        Outcome::Passed => Ok(Completion::Completed),
+        Outcome::Ignored(reason) => Ok(Completion::ignored_with(reason)),
+        Outcome::Failed(reason) => Err(reason.into()),
+    });
+    trial
+        .with_kind(reason.unwrap_or_default())
+        .with_ignored_flag(ignored)
+}
+
+/// How a case ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The transport has the property.
+    Passed,
+    /// The case does not apply, for this reason.
+    Ignored(String),
+    /// The transport lacks the property, or the lab failed.
+    Failed(String),
+}
+
+/// All cases on one lab, for programs that want the outcomes themselves.
+pub struct Suite {
+    lab: Arc<dyn Lab>,
+    capabilities: Capabilities,
+    /// Cases that use faults take it for writing, all others for reading.
+    turn: RwLock<()>,
+    seed: u64,
+}
+
+impl Suite {
+    /// Takes a lab and connects once, to learn the capabilities of its transport.
+    ///
+    /// # Errors
+    /// What the lab says.
+    pub async fn new(lab: impl Lab) -> LabResult<Self> {
+        let prefix = format!("probe-{:08x}", fastrand::u32(..));
+        let probe = timeout(RESTORE_DEADLINE, lab.connect(&prefix))
+            .await
+            .map_err(|_| format!("no transport could connect within {RESTORE_DEADLINE:?}"))??;
+        let capabilities = probe.capabilities();
+        probe.close().await?;
+        let seed = std::env::var("CONFORMANCE_SEED").ok();
+        let seed = seed.map(|seed| seed.parse()).transpose()?;
+        Ok(Self {
+            lab: Arc::new(lab),
+            capabilities,
+            turn: RwLock::new(()),
+            seed: seed.unwrap_or_else(|| fastrand::u64(..)),
+        })
+    }
+
+    /// The names of all cases, `level::concern::claim`.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        cases::all().map(|case| case.name)
+    }
+
+    /// Runs one case to its end on threads of its own. Call it outside of async code.
+    pub fn run(&self, name: &str) -> Outcome {
+        cases::all().find(|case| case.name == name).map_or_else(
+            || Outcome::Failed(format!("there is no case {name:?}")),
+            |case| self.run_case(case),
+        )
+    }
+
+    fn inapplicable(&self, case: &Case) -> Option<String> {
+        let unmet = case.unmet(self.lab.as_ref(), &self.capabilities)?;
+        Some(format!("not applicable: {unmet}"))
+    }
+
+    fn run_case(&self, case: &'static Case) -> Outcome {
+        if let Some(reason) = self.inapplicable(case) {
+            return Outcome::Ignored(reason);
+        }
+        if case.runs_alone() {
+            let _turn = self.turn.write().unwrap_or_else(PoisonError::into_inner);
+            self.run_now(case)
+        } else {
+            let _turn = self.turn.read().unwrap_or_else(PoisonError::into_inner);
+            self.run_now(case)
+        }
+    }
+
+    fn run_now(&self, case: &'static Case) -> Outcome {
+        let runtime = match runtime(2) {
+            Ok(runtime) => runtime,
+            Err(error) => return Outcome::Failed(error.to_string()),
+        };
+        let context = Context {
+            lab: self.lab.clone(),
+            prefix: format!("t{:08x}", fastrand::u32(..)),
+            seed: self.seed,
+        };
+        let result = runtime.block_on(async {
+            // A task of its own, so that a panic of the transport is a failure like any other.
+            let run = timeout(CASE_DEADLINE, tokio::spawn((case.run)(context)));
+            let result = match run.await {
+                Ok(Ok(verdict)) => verdict.map_err(|failure| failure.to_string()),
+                Ok(Err(panic)) => Err(format!("a panic: {panic}")),
+                Err(_) => Err(format!("not done within {CASE_DEADLINE:?}")),
+            };
+            if !case.breaks_the_broker() {
+                return result;
+            }
+            let restored = self.restore().await;
+            result.and(restored)
+        });
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        match result {
+            Ok(()) => Outcome::Passed,
+            Err(reason) => Outcome::Failed(format!("{reason} (CONFORMANCE_SEED={})", self.seed)),
+        }
+    }
+
+    async fn restore(&self) -> Result<(), String> {
+        let Some(faults) = self.lab.faults() else {
+            return Ok(());
+        };
+        match timeout(RESTORE_DEADLINE, faults.restore()).await {
+            Ok(restored) => {
+                restored.map_err(|error| format!("the broker was not restored: {error}"))
+            }
+            Err(_) => Err(format!(
+                "the broker was not restored within {RESTORE_DEADLINE:?}"
+            )),
+        }
+    }
+}
+
+impl fmt::Debug for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Suite")
+            .field("capabilities", &self.capabilities)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}
+
+fn runtime(threads: usize) -> LabResult<Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()?)
+}
