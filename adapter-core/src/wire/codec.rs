@@ -5,7 +5,7 @@ use postcard::ser_flavors::Flavor;
 use serde::{Serialize, de::DeserializeOwned};
 use socketioxide_core::{Sid, Uid, adapter::Room};
 
-use super::{MAX_ITEMS, MAX_ROOM_LEN, Reject};
+use super::{MAX_ITEMS, MAX_ROOM_LEN, Reject, TAG_LEN};
 
 /// Why something does not fit; becomes the message of the caller's `TooLarge` error.
 pub(super) type Fit<T = ()> = Result<T, &'static str>;
@@ -30,6 +30,8 @@ impl Writer<'_> {
         if bytes.len() > self.limit.saturating_sub(self.out.len()) {
             return Err(FULL);
         }
+        // Room for the signature too, so that sealing does not move the frame.
+        self.out.reserve(bytes.len() + TAG_LEN);
         self.out.extend_from_slice(bytes);
         Ok(())
     }

@@ -190,7 +190,8 @@ impl EnvelopeKind {
 /// A sign of life, and what the node serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Presence {
-    /// How long the process has been running. Whole milliseconds on the wire.
+    /// How long the process has been running, in whole milliseconds on the wire. The peer's word: any value may come, so
+    /// do no unchecked arithmetic with it.
     pub age: Duration,
     /// Oldest wire version the node accepts.
     pub min_version: u8,

@@ -104,6 +104,12 @@ impl FrameHead {
         Ok((head, signed))
     }
 
+    /// Reads the origin of a frame of any version.
+    pub(super) fn claimed_origin(bytes: &[u8]) -> Option<NodeId> {
+        let id = bytes.strip_prefix(&MAGIC)?.get(2..)?.first_chunk()?;
+        NodeId::from_bytes(*id).ok()
+    }
+
     fn to_bytes(self, signed: bool) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..2].copy_from_slice(&MAGIC);

@@ -109,6 +109,10 @@ impl Wire for NativeWire {
         FrameHead::parse(bytes).map(|(head, _)| head)
     }
 
+    fn claimed_origin(&self, bytes: &[u8]) -> Option<NodeId> {
+        FrameHead::claimed_origin(bytes)
+    }
+
     fn open(&self, topic_lane: LaneId, mut bytes: Bytes) -> Result<Frame, Reject> {
         if bytes.len() > self.max_frame {
             return Err(Reject::TooLong(bytes.len()));
@@ -135,5 +139,39 @@ impl Wire for NativeWire {
             return Err(Reject::Malformed("header"));
         }
         Frame::new(head, bytes.split_off(HEADER_LEN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        id::RequestId,
+        wire::{FrameKind, VERSION},
+    };
+
+    #[test]
+    fn sealing_does_not_move_the_body() {
+        let keys = Keys::new([1; Keys::MIN_LEN]).unwrap();
+        let wire = NativeWire::new().with_keys(keys);
+        let head = FrameHead {
+            version: VERSION,
+            kind: FrameKind::Data,
+            origin: NodeId::random(),
+            lane: LaneId(0),
+            seq: 1,
+            count: 1,
+        };
+        for len in 0..5000 {
+            let mut frame = wire.begin();
+            let envelope = Envelope::Ack {
+                request: RequestId(1),
+                sid: socketioxide_core::Sid::ZERO,
+                result: Err(Bytes::from(vec![0; len])),
+            };
+            wire.append(&mut frame, None, &envelope).unwrap();
+            let before = frame.bytes.as_ptr();
+            assert_eq!(wire.seal(frame, head).as_ptr(), before, "{len} bytes");
+        }
     }
 }
