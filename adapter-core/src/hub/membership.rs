@@ -10,7 +10,7 @@ use std::{
 
 use super::lanes::LaneList;
 use crate::{
-    NodeId,
+    LeaveReason, NodeId,
     wire::{LaneId, Presence},
 };
 
@@ -40,15 +40,6 @@ impl Versions {
     const fn overlap(self, other: Self) -> bool {
         self.min <= other.max && other.min <= self.max
     }
-}
-
-/// Why a member left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LeaveReason {
-    /// It said goodbye.
-    Bye,
-    /// It was silent for too long.
-    Dead,
 }
 
 /// Something that happened to the cluster.

@@ -1,0 +1,263 @@
+//! Requests of this node that wait for answers of others.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::poll_fn,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use socketioxide_core::{Sid, adapter::Room};
+
+use super::{
+    acks::AckTracker,
+    requests::{Answers, RequestTracker},
+};
+use crate::{
+    id::{NodeId, RequestId},
+    wire::Payload,
+};
+
+/// What an acknowledgement says: the value, or the emitter's error as JSON.
+pub(crate) type AckResult = Result<Payload, Bytes>;
+
+/// A waker and what it guards.
+#[derive(Debug)]
+struct Waiting<T> {
+    inner: T,
+    waker: Option<Waker>,
+}
+
+/// The shared state of one query.
+#[derive(Debug)]
+pub(crate) struct Query<T>(Mutex<Waiting<Option<RequestTracker<T>>>>);
+
+impl<T> Query<T> {
+    fn new(expected: Vec<NodeId>) -> Self {
+        Self(Mutex::new(Waiting {
+            inner: Some(RequestTracker::new(expected)),
+            waker: None,
+        }))
+    }
+
+    fn update(&self, change: impl FnOnce(&mut RequestTracker<T>)) {
+        let mut waiting = lock(&self.0);
+        let Some(tracker) = &mut waiting.inner else {
+            return;
+        };
+        change(tracker);
+        if tracker.is_done()
+            && let Some(waker) = waiting.waker.take()
+        {
+            drop(waiting);
+            waker.wake();
+        }
+    }
+
+    /// Waits until every node has answered or is gone.
+    pub(crate) async fn done(&self) {
+        poll_fn(|cx| {
+            let mut waiting = lock(&self.0);
+            if waiting.inner.as_ref().is_none_or(RequestTracker::is_done) {
+                return Poll::Ready(());
+            }
+            waiting.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Takes what has come so far; nodes that still owe an answer are missing.
+    pub(crate) fn finish(&self) -> Option<Answers<T>> {
+        lock(&self.0).inner.take().map(RequestTracker::finish)
+    }
+}
+
+/// The shared state of one broadcast with acknowledgements.
+#[derive(Debug)]
+pub(crate) struct Acks(Mutex<Waiting<AckState>>);
+
+#[derive(Debug)]
+struct AckState {
+    tracker: AckTracker,
+    queue: VecDeque<(Sid, AckResult)>,
+    capacity: usize,
+}
+
+impl Acks {
+    fn new(expected: Vec<NodeId>, capacity: usize) -> Self {
+        Self(Mutex::new(Waiting {
+            inner: AckState {
+                tracker: AckTracker::new(expected),
+                queue: VecDeque::new(),
+                capacity,
+            },
+            waker: None,
+        }))
+    }
+
+    /// Changes the state and wakes the reader; returns what `change` returns.
+    fn update<R>(&self, change: impl FnOnce(&mut AckState) -> R) -> R {
+        let mut waiting = lock(&self.0);
+        let result = change(&mut waiting.inner);
+        let waker = waiting.waker.take();
+        drop(waiting);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        result
+    }
+
+    /// The next acknowledgement; `None` once every node is done or gone and all were taken.
+    pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<(Sid, AckResult)>> {
+        let mut waiting = lock(&self.0);
+        if let Some(ack) = waiting.inner.queue.pop_front() {
+            return Poll::Ready(Some(ack));
+        }
+        if waiting.inner.tracker.is_done() {
+            return Poll::Ready(None);
+        }
+        waiting.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Nodes that have not delivered everything.
+    pub(crate) fn missing(&self) -> Vec<NodeId> {
+        lock(&self.0).inner.tracker.missing()
+    }
+
+    /// Acknowledgements known to be still to come, those waiting here included.
+    pub(crate) fn remaining(&self) -> u64 {
+        let waiting = lock(&self.0);
+        waiting.inner.tracker.remaining() + waiting.inner.queue.len() as u64
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Entry {
+    Rooms(Arc<Query<Vec<Room>>>),
+    Sockets(Arc<Query<Vec<Sid>>>),
+    Acks(Arc<Acks>),
+}
+
+/// All requests that wait.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    last: AtomicU64,
+    entries: Arc<Mutex<HashMap<RequestId, Entry>>>,
+}
+
+/// A registered request; dropping it forgets the request, so that late answers find nothing.
+#[derive(Debug)]
+pub(crate) struct Registered<T> {
+    pub(crate) id: RequestId,
+    pub(crate) state: Arc<T>,
+    entries: Arc<Mutex<HashMap<RequestId, Entry>>>,
+}
+
+impl<T> Drop for Registered<T> {
+    fn drop(&mut self) {
+        lock(&self.entries).remove(&self.id);
+    }
+}
+
+impl Pending {
+    fn register<T>(&self, state: Arc<T>, entry: Entry) -> Registered<T> {
+        let id = RequestId(self.last.fetch_add(1, Relaxed) + 1);
+        lock(&self.entries).insert(id, entry);
+        Registered {
+            id,
+            state,
+            entries: self.entries.clone(),
+        }
+    }
+
+    pub(crate) fn rooms(&self, expected: Vec<NodeId>) -> Registered<Query<Vec<Room>>> {
+        let state = Arc::new(Query::new(expected));
+        self.register(state.clone(), Entry::Rooms(state))
+    }
+
+    pub(crate) fn sockets(&self, expected: Vec<NodeId>) -> Registered<Query<Vec<Sid>>> {
+        let state = Arc::new(Query::new(expected));
+        self.register(state.clone(), Entry::Sockets(state))
+    }
+
+    pub(crate) fn acks(&self, expected: Vec<NodeId>, capacity: usize) -> Registered<Acks> {
+        let state = Arc::new(Acks::new(expected, capacity));
+        self.register(state.clone(), Entry::Acks(state))
+    }
+
+    fn get(&self, request: RequestId) -> Option<Entry> {
+        lock(&self.entries).get(&request).cloned()
+    }
+
+    pub(crate) fn on_rooms(&self, node: NodeId, request: RequestId, rooms: Vec<Room>) {
+        if let Some(Entry::Rooms(query)) = self.get(request) {
+            query.update(|tracker| {
+                tracker.on_answer(node, rooms);
+            });
+        }
+    }
+
+    pub(crate) fn on_sockets(&self, node: NodeId, request: RequestId, sockets: Vec<Sid>) {
+        if let Some(Entry::Sockets(query)) = self.get(request) {
+            query.update(|tracker| {
+                tracker.on_answer(node, sockets);
+            });
+        }
+    }
+
+    pub(crate) fn on_ack_count(&self, node: NodeId, request: RequestId, count: u32) {
+        if let Some(Entry::Acks(acks)) = self.get(request) {
+            acks.update(|state| state.tracker.on_count(node, count));
+        }
+    }
+
+    /// Returns whether the acknowledgement was dropped for want of room.
+    pub(crate) fn on_ack(
+        &self,
+        node: NodeId,
+        request: RequestId,
+        sid: Sid,
+        result: AckResult,
+    ) -> bool {
+        let Some(Entry::Acks(acks)) = self.get(request) else {
+            return false;
+        };
+        acks.update(|state| {
+            if !state.tracker.on_ack(node, sid) {
+                return false;
+            }
+            let full = state.queue.len() >= state.capacity;
+            if !full {
+                state.queue.push_back((sid, result));
+            }
+            full
+        })
+    }
+
+    /// A node left: nobody waits for it any more.
+    pub(crate) fn on_node_gone(&self, node: NodeId) {
+        let entries: Vec<Entry> = lock(&self.entries).values().cloned().collect();
+        for entry in entries {
+            match entry {
+                Entry::Rooms(query) => query.update(|tracker| tracker.on_node_gone(node)),
+                Entry::Sockets(query) => query.update(|tracker| tracker.on_node_gone(node)),
+                Entry::Acks(acks) => acks.update(|state| state.tracker.on_node_gone(node)),
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.entries).len()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

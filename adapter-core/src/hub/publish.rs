@@ -1,0 +1,150 @@
+//! How an operation enters a lane: the outage policy, back-pressure and confirmation.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{Hub, Namespace, lane::Push, writer::publish_error};
+use crate::{
+    config::{OutagePolicy, PublishMode},
+    error::{ErrorKind, Result},
+    id::NodeId,
+    transport::LinkState,
+    wire::Envelope,
+};
+
+/// What the first, never waiting, attempt to publish came to.
+#[derive(Debug)]
+pub(crate) enum Offer {
+    /// Decided.
+    Done(Result<()>),
+    /// In the lane; the broker's answer is awaited.
+    Confirm(oneshot::Receiver<Result<(), ErrorKind>>),
+    /// The lane is full, or the link is down and the policy is to wait. Needs the envelope again.
+    Wait,
+}
+
+impl Hub {
+    /// Offers an envelope to the namespace's lane without waiting, so that local sockets can be served right after it.
+    pub(crate) fn offer(
+        &self,
+        namespace: &Namespace,
+        only: Option<NodeId>,
+        envelope: &Envelope,
+    ) -> Offer {
+        match self.link.state() {
+            LinkState::Closed => return self.refuse(ErrorKind::Closed),
+            // The state before the first session is no outage: the lane holds what is sent while starting.
+            LinkState::Connecting | LinkState::Up => {}
+            LinkState::Down => match self.shared.config.outage {
+                OutagePolicy::FailFast => return self.refuse(ErrorKind::LinkDown),
+                OutagePolicy::Buffer { .. } => return self.offer_to_buffer(namespace, only, envelope),
+                OutagePolicy::Block { .. } => return Offer::Wait,
+            },
+        }
+        self.offer_to_lane(namespace, only, envelope)
+    }
+
+    fn offer_to_lane(&self, namespace: &Namespace, only: Option<NodeId>, envelope: &Envelope) -> Offer {
+        let confirm = self.shared.config.publish_mode == PublishMode::Confirmed;
+        match namespace.lane.push(only, envelope, confirm) {
+            Ok(Push::Queued) => {
+                self.shared.counters.envelopes_queued.inc();
+                Offer::Done(Ok(()))
+            }
+            Ok(Push::Confirm(rx)) => {
+                self.shared.counters.envelopes_queued.inc();
+                Offer::Confirm(rx)
+            }
+            Ok(Push::Full) => Offer::Wait,
+            Err(error) => {
+                self.shared.counters.envelopes_refused.inc();
+                Offer::Done(Err(error))
+            }
+        }
+    }
+
+    /// During an outage a full lane stays full: no use in waiting.
+    fn offer_to_buffer(&self, namespace: &Namespace, only: Option<NodeId>, envelope: &Envelope) -> Offer {
+        match self.offer_to_lane(namespace, only, envelope) {
+            Offer::Wait => self.refuse(ErrorKind::Full),
+            offer => offer,
+        }
+    }
+
+    fn refuse(&self, kind: ErrorKind) -> Offer {
+        self.shared.counters.envelopes_refused.inc();
+        Offer::Done(Err(publish_error(kind)))
+    }
+
+    /// Completes an offer: waits for room, for the link or for the broker, each by its deadline. `envelope` is needed
+    /// after [`Offer::Wait`] only.
+    ///
+    /// Cancel safe: an envelope that was not taken yet is not sent.
+    pub(crate) async fn complete(
+        &self,
+        namespace: &Namespace,
+        only: Option<NodeId>,
+        offer: Offer,
+        envelope: Option<Envelope>,
+    ) -> Result<()> {
+        match (offer, envelope) {
+            (Offer::Done(result), _) => result,
+            (Offer::Confirm(rx), _) => self.confirmed(rx).await,
+            (Offer::Wait, Some(envelope)) => self.wait_to_publish(namespace, only, &envelope).await,
+            (Offer::Wait, None) => Err(publish_error(ErrorKind::Full)),
+        }
+    }
+
+    async fn confirmed(&self, rx: oneshot::Receiver<Result<(), ErrorKind>>) -> Result<()> {
+        match timeout(self.shared.config.publish_timeout, rx).await {
+            Ok(Ok(result)) => result.map_err(publish_error),
+            Ok(Err(_)) => Err(publish_error(ErrorKind::Closed)),
+            Err(_) => Err(publish_error(ErrorKind::Timeout)),
+        }
+    }
+
+    async fn wait_to_publish(
+        &self,
+        namespace: &Namespace,
+        only: Option<NodeId>,
+        envelope: &Envelope,
+    ) -> Result<()> {
+        let deadline = Instant::now() + self.shared.config.publish_timeout;
+        loop {
+            if let OutagePolicy::Block { timeout: wait } = self.shared.config.outage
+                && self.link.state() == LinkState::Down
+            {
+                self.wait_for_link(wait).await?;
+            }
+            let settled = namespace.lane.settled();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            match self.offer(namespace, only, envelope) {
+                Offer::Done(result) => return result,
+                Offer::Confirm(rx) => return self.confirmed(rx).await,
+                Offer::Wait => {}
+            }
+            if timeout_at(deadline, settled).await.is_err() {
+                self.shared.counters.envelopes_refused.inc();
+                return Err(publish_error(ErrorKind::Full));
+            }
+        }
+    }
+
+    async fn wait_for_link(&self, wait: Duration) -> Result<()> {
+        let mut link = self.link.clone();
+        let up = timeout(wait, link.wait_for(|status| status.state == LinkState::Up)).await;
+        match up.map(|status| status.state) {
+            Ok(LinkState::Up) => Ok(()),
+            Ok(_) => Err(publish_error(ErrorKind::Closed)),
+            Err(_) => {
+                self.shared.counters.envelopes_refused.inc();
+                Err(publish_error(ErrorKind::LinkDown))
+            }
+        }
+    }
+}

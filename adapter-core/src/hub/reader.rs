@@ -1,0 +1,346 @@
+//! The receiving side of one topic: a subscription that counts as live only while our own probes come back.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, warn};
+
+use super::shared::Shared;
+use crate::{
+    error::Result,
+    id::NodeId,
+    transport::{Continuity, Event, LinkState, LinkWatch, LossCause, Receipt, Subscription, Topic},
+    wire::{Frame, FrameHead, FrameKind, LaneId},
+};
+
+/// A probe that is not back by then is lost. It travels behind whatever the broker has queued for us.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause after a probe or a subscription that the broker did not take.
+const RETRY: Duration = Duration::from_millis(100);
+/// Lost probes in a row after which the subscription is made anew…
+const RESUBSCRIBE_AFTER: u32 = 2;
+/// … and after which the whole session is.
+const SUSPECT_AFTER: u32 = 3;
+
+/// What a reader yields.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A frame of a peer, verified; data, tail or void.
+    Frame(Frame),
+    /// A peer has just subscribed and wants to know where our lane stands.
+    PeerProbe(NodeId),
+    /// Our own probe came back: from here on everything reaches us. `receivers` as the broker counted them.
+    Live {
+        /// How many subscribers the probe was handed to, where the broker tells.
+        receivers: Option<u64>,
+    },
+    /// The topic delivers no more; a `Live` will follow.
+    NotLive,
+}
+
+type Publishing = Pin<Box<dyn Future<Output = Result<Receipt>> + Send>>;
+type Subscribing = Pin<Box<dyn Future<Output = Result<Subscription>> + Send>>;
+
+/// Our last probe.
+#[derive(Debug, Default)]
+struct Probe {
+    nonce: u64,
+    /// Until when it may come back; `None` while none is expected.
+    deadline: Option<Instant>,
+    came_back: bool,
+    receivers: Option<u64>,
+}
+
+pub(crate) struct Reader {
+    shared: Arc<Shared>,
+    topic: Topic,
+    lane: LaneId,
+    link: LinkWatch,
+    subscription: Option<Subscription>,
+    subscribing: Option<Subscribing>,
+    publishing: Option<Publishing>,
+    probe: Probe,
+    /// When to subscribe or probe again.
+    retry_at: Option<Instant>,
+    /// Probes in a row that did not come back.
+    lost: u32,
+    /// Probe again at this interval while live: for a topic that stands for the whole link.
+    keep_probing: Option<Duration>,
+    live: watch::Sender<bool>,
+    cause: LossCause,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>, topic: Topic, keep_probing: Option<Duration>) -> Self {
+        Self {
+            lane: LaneId::of(&topic),
+            link: shared.transport.link(),
+            shared,
+            topic,
+            subscription: None,
+            subscribing: None,
+            publishing: None,
+            probe: Probe::default(),
+            retry_at: Some(Instant::now()),
+            lost: 0,
+            keep_probing,
+            live: watch::Sender::new(false),
+            cause: LossCause::LinkDown,
+        }
+    }
+
+    /// Whether the topic delivers, to watch.
+    pub(crate) fn live(&self) -> watch::Receiver<bool> {
+        self.live.subscribe()
+    }
+
+    fn is_live(&self) -> bool {
+        *self.live.borrow()
+    }
+
+    /// Why payloads were last lost on their way here, as far as the transport told.
+    pub(crate) const fn cause(&self) -> LossCause {
+        self.cause
+    }
+
+    /// The next input; `None` once the transport is closed.
+    ///
+    /// Cancel safe: everything under way is kept in `self`.
+    pub(crate) async fn next(&mut self) -> Option<Input> {
+        loop {
+            let deadline = self.probe.deadline.filter(|_| self.publishing.is_none());
+            let wake_at = [deadline, self.retry_at].into_iter().flatten().min();
+            let input = tokio::select! {
+                biased;
+                status = self.link.changed() => match status.state {
+                    LinkState::Closed => return None,
+                    LinkState::Up => {
+                        self.retry_at = Some(Instant::now());
+                        None
+                    }
+                    LinkState::Connecting | LinkState::Down => self.lost_link(),
+                },
+                published = poll_option(&mut self.publishing) => self.on_published(published),
+                subscribed = poll_option(&mut self.subscribing) => {
+                    self.on_subscribed(subscribed);
+                    None
+                }
+                event = recv(&mut self.subscription) => match event {
+                    Some(event) => self.on_event(event),
+                    None if self.link.state() == LinkState::Closed => return None,
+                    None => {
+                        self.subscription = None;
+                        self.retry_at = Some(Instant::now() + RETRY);
+                        self.not_live()
+                    }
+                },
+                () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => self.on_timer(),
+            };
+            if input.is_some() {
+                return input;
+            }
+        }
+    }
+
+    fn on_timer(&mut self) -> Option<Input> {
+        let now = Instant::now();
+        if self.probe.deadline.is_some_and(|deadline| deadline <= now) {
+            return self.probe_lost();
+        }
+        self.retry_at = None;
+        if self.link.state() == LinkState::Up {
+            if self.subscription.is_some() {
+                self.send_probe();
+            } else if self.subscribing.is_none() {
+                self.subscribe();
+            }
+        }
+        None
+    }
+
+    fn subscribe(&mut self) {
+        let transport = self.shared.transport.clone();
+        let topic = self.topic.clone();
+        self.subscribing = Some(Box::pin(async move { transport.subscribe(&topic).await }));
+    }
+
+    fn on_subscribed(&mut self, subscribed: Result<Subscription>) {
+        match subscribed {
+            Ok(subscription) => {
+                self.subscription = Some(subscription);
+                self.send_probe();
+            }
+            Err(error) => {
+                if error.is_retryable() {
+                    debug!(topic = %self.topic, ?error, "not subscribed yet");
+                } else {
+                    warn!(topic = %self.topic, ?error, "cannot subscribe, trying again");
+                }
+                let wait = RETRY * if error.is_retryable() { 1 } else { 10 };
+                self.retry_at = Some(Instant::now() + wait.mul_f64(0.5 + fastrand::f64()));
+            }
+        }
+    }
+
+    /// Publishes a probe to ourselves the way every frame goes. Peers answer it with where their lanes stand.
+    fn send_probe(&mut self) {
+        self.probe = Probe {
+            nonce: fastrand::u64(..),
+            deadline: Some(Instant::now() + PROBE_TIMEOUT),
+            ..Probe::default()
+        };
+        let head = FrameHead {
+            version: self.shared.emit_version(),
+            kind: FrameKind::Probe,
+            origin: self.shared.me,
+            lane: self.lane,
+            seq: self.probe.nonce,
+            count: 0,
+        };
+        let wire = &self.shared.wire;
+        let payload = wire.seal(wire.begin(), head);
+        let transport = self.shared.transport.clone();
+        let topic = self.topic.clone();
+        self.publishing = Some(Box::pin(async move { transport.publish(&topic, payload).await }));
+    }
+
+    fn on_published(&mut self, published: Result<Receipt>) -> Option<Input> {
+        match published {
+            Ok(receipt) => {
+                self.probe.receivers = receipt.receivers;
+                self.probe.deadline = self.probe.deadline.map(|_| Instant::now() + PROBE_TIMEOUT);
+            }
+            // A probe that could not be sent proves nothing about what we receive.
+            Err(error) if !self.probe.came_back => {
+                debug!(topic = %self.topic, ?error, "probe not sent");
+                self.probe.deadline = None;
+                self.retry_at = Some(Instant::now() + RETRY);
+                return None;
+            }
+            Err(_) => {}
+        }
+        self.probe_back()
+    }
+
+    fn probe_back(&mut self) -> Option<Input> {
+        if !self.probe.came_back || self.publishing.is_some() {
+            return None;
+        }
+        self.probe.deadline = None;
+        self.lost = 0;
+        self.retry_at = self.keep_probing.map(|interval| Instant::now() + interval);
+        let was_live = self.live.send_replace(true);
+        (!was_live).then_some(Input::Live {
+            receivers: self.probe.receivers,
+        })
+    }
+
+    fn probe_lost(&mut self) -> Option<Input> {
+        self.shared.counters.probes_lost.inc();
+        self.probe.deadline = None;
+        self.publishing = None;
+        self.lost += 1;
+        self.retry_at = Some(Instant::now());
+        if self.lost >= SUSPECT_AFTER {
+            warn!(topic = %self.topic, "probes do not come back, reconnecting");
+            self.lost = 0;
+            self.link.suspect();
+        }
+        if self.lost >= RESUBSCRIBE_AFTER {
+            self.subscription = None;
+            return self.not_live();
+        }
+        None
+    }
+
+    fn lost_link(&mut self) -> Option<Input> {
+        self.probe.deadline = None;
+        self.publishing = None;
+        self.subscribing = None;
+        self.retry_at = None;
+        self.cause = LossCause::LinkDown;
+        self.not_live()
+    }
+
+    fn not_live(&self) -> Option<Input> {
+        self.live.send_replace(false).then_some(Input::NotLive)
+    }
+
+    fn on_event(&mut self, event: Event) -> Option<Input> {
+        match event {
+            Event::Message(payload) => self.on_message(payload),
+            Event::Resumed(continuity) => {
+                self.cause = match continuity {
+                    Continuity::Lost { cause, .. } => cause,
+                    Continuity::Unbroken { .. } | Continuity::Unknown => LossCause::LinkDown,
+                };
+                let input = self.not_live();
+                self.send_probe();
+                input
+            }
+            Event::Lagged(count) => {
+                self.shared.counters.payloads_overflowed.add(count);
+                warn!(topic = %self.topic, count, "receive buffer full, payloads dropped");
+                self.cause = LossCause::Overflow;
+                // The answers tell how much was in them, also where nothing follows.
+                self.send_probe();
+                None
+            }
+        }
+    }
+
+    fn on_message(&mut self, payload: Bytes) -> Option<Input> {
+        let head = match self.shared.wire.peek(&payload) {
+            Ok(head) => head,
+            Err(reject) => {
+                self.shared.rejected(None, &reject);
+                return None;
+            }
+        };
+        let own = head.origin == self.shared.me;
+        if own && (head.kind != FrameKind::Probe || head.seq != self.probe.nonce) {
+            return None;
+        }
+        let frame = match self.shared.wire.open(self.lane, payload) {
+            Ok(frame) => frame,
+            Err(reject) => {
+                self.shared.rejected(Some(head.origin), &reject);
+                return None;
+            }
+        };
+        if own {
+            self.probe.came_back = true;
+            return self.probe_back();
+        }
+        let now = Instant::now().into_std();
+        self.shared.membership().on_frame(now, head.origin);
+        self.shared.counters.frames_received.inc();
+        Some(match head.kind {
+            FrameKind::Probe => Input::PeerProbe(head.origin),
+            FrameKind::Data | FrameKind::Tail | FrameKind::Void => Input::Frame(frame),
+        })
+    }
+}
+
+/// The output of a future that may not be there, once; pending otherwise.
+async fn poll_option<T>(slot: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match slot {
+        Some(future) => {
+            let output = future.await;
+            *slot = None;
+            output
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn recv(subscription: &mut Option<Subscription>) -> Option<Event> {
+    match subscription {
+        Some(subscription) => subscription.recv().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,372 @@
+//! The writer of one lane: numbers frames, keeps a few on their way, resends what has no known outcome, in order.
+
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesOrdered};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{
+    lane::{Batch, Lane, Waiter},
+    shared::Shared,
+};
+use crate::{
+    config::OutagePolicy,
+    error::{Error, ErrorKind, Outcome, Result},
+    events::ClusterEvent,
+    transport::{Receipt, Topic},
+    wire::{FrameHead, FrameKind},
+};
+
+/// How often an idle lane repeats where it stands after its last frame: a lost last frame is found by the next one, and
+/// a lost notice by the one after it.
+const TAILS: u32 = 3;
+/// Longest wait for the broker to take a tail notice.
+const TAIL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Waits between attempts while the link is up but refuses frames.
+const RETRY_FLOOR: Duration = Duration::from_millis(50);
+const RETRY_CEILING: Duration = Duration::from_secs(1);
+
+type Publishing = Pin<Box<dyn Future<Output = Result<Receipt>> + Send>>;
+
+/// A frame that has its numbers and is not settled yet.
+struct Sealed {
+    payload: Bytes,
+    seq: u64,
+    count: u32,
+    /// Bytes of the envelopes, as the lane counts them.
+    bytes: usize,
+    since: Instant,
+    waiters: Vec<Waiter>,
+    /// Some attempt may have reached the broker.
+    maybe_sent: bool,
+    last_error: ErrorKind,
+    /// It was given up and only withdraws its numbers.
+    void: bool,
+}
+
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    lane: Arc<Lane>,
+    live: watch::Receiver<bool>,
+    cancel: CancellationToken,
+    next_seq: u64,
+    /// Not settled, lowest number first; never more than `in_flight`.
+    window: VecDeque<Sealed>,
+    /// One future per front element of the window.
+    publishing: FuturesOrdered<Publishing>,
+    failures: u32,
+    retry_at: Option<Instant>,
+    tails_left: u32,
+    tail_at: Instant,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        lane: Arc<Lane>,
+        live: watch::Receiver<bool>,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            shared,
+            lane,
+            live,
+            cancel,
+            next_seq: 1,
+            window: VecDeque::new(),
+            publishing: FuturesOrdered::new(),
+            failures: 0,
+            retry_at: None,
+            tails_left: 0,
+            tail_at: Instant::now(),
+        }
+    }
+
+    /// Runs until the lane is closed and settled, or `cancel`.
+    pub(crate) async fn run(mut self) {
+        let lane = self.lane.clone();
+        let cancel = self.cancel.clone();
+        loop {
+            self.expire();
+            let live = *self.live.borrow_and_update();
+            if live {
+                self.publish_more();
+                if self.window.is_empty() {
+                    self.publish_tail_if_due().await;
+                }
+            }
+            if self.window.is_empty() && lane.is_drained() {
+                if self.tails_left > 0 && live {
+                    self.publish_tail().await;
+                }
+                return;
+            }
+            let wake_at = self.next_wake(live);
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                Some(result) = self.publishing.next(), if !self.publishing.is_empty() => {
+                    self.settle_front(result);
+                }
+                () = lane.woken() => {}
+                changed = self.live.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.retry_at = None;
+                }
+                () = sleep_until(wake_at) => {}
+            }
+        }
+        self.give_up_everything();
+    }
+
+    /// Fills the window: first what must be sent again, then what is waiting.
+    fn publish_more(&mut self) {
+        let now = Instant::now();
+        if self.retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.retry_at = None;
+        for sealed in self.window.iter().skip(self.publishing.len()) {
+            if sealed.maybe_sent {
+                self.shared.counters.frames_resent.inc();
+            }
+            let publishing = self.publish(sealed.payload.clone());
+            self.publishing.push_back(publishing);
+        }
+        while self.window.len() < self.shared.config.in_flight {
+            let Some(batch) = self.lane.take_batch() else {
+                return;
+            };
+            let sealed = self.seal(batch);
+            let publishing = self.publish(sealed.payload.clone());
+            self.window.push_back(sealed);
+            self.publishing.push_back(publishing);
+        }
+    }
+
+    fn publish(&self, payload: Bytes) -> Publishing {
+        let transport = self.shared.transport.clone();
+        let lane = self.lane.clone();
+        Box::pin(async move { transport.publish(&lane.topic, payload).await })
+    }
+
+    fn seal(&mut self, batch: Batch) -> Sealed {
+        let count = batch.buf.count();
+        let bytes = batch.bytes;
+        let seq = if self.lane.is_sequenced() {
+            let seq = self.next_seq;
+            self.next_seq += u64::from(count);
+            seq
+        } else {
+            0
+        };
+        let head = self.head(FrameKind::Data, seq, count);
+        Sealed {
+            payload: self.shared.wire.seal(batch.buf, head),
+            seq,
+            count,
+            bytes,
+            since: batch.since,
+            waiters: batch.waiters,
+            maybe_sent: false,
+            last_error: ErrorKind::LinkDown,
+            void: false,
+        }
+    }
+
+    fn head(&self, kind: FrameKind, seq: u64, count: u32) -> FrameHead {
+        FrameHead {
+            version: self.shared.emit_version(),
+            kind,
+            origin: self.shared.me,
+            lane: self.lane.id,
+            seq,
+            count,
+        }
+    }
+
+    /// The outcome of the lowest frame on its way.
+    fn settle_front(&mut self, result: Result<Receipt>) {
+        let error = match result {
+            Ok(_) => {
+                self.failures = 0;
+                if let Some(sealed) = self.window.pop_front() {
+                    self.accepted(sealed);
+                }
+                return;
+            }
+            Err(error) => error,
+        };
+        debug!(topic = %self.lane.topic, ?error, "frame not accepted");
+        let kind = error.kind();
+        // What follows it in the window may have been sent too, and must be sent again behind it to keep the order;
+        // receivers drop what they have already seen.
+        self.publishing = FuturesOrdered::new();
+        let unknown = error.outcome() == Outcome::Unknown;
+        for (i, sealed) in self.window.iter_mut().enumerate() {
+            sealed.maybe_sent |= unknown || i > 0;
+            sealed.last_error = kind;
+        }
+        if error.outcome() == Outcome::Rejected || kind == ErrorKind::TooLarge {
+            self.withdraw_front(kind);
+        }
+        let wait = (RETRY_FLOOR * 2u32.saturating_pow(self.failures.min(8))).min(RETRY_CEILING);
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = Some(Instant::now() + wait.mul_f64(0.5 + fastrand::f64() / 2.0));
+    }
+
+    fn accepted(&mut self, sealed: Sealed) {
+        let counters = &self.shared.counters;
+        counters.frames_published.inc();
+        self.tails_left = TAILS;
+        self.tail_at = Instant::now() + self.shared.config.heartbeat;
+        if sealed.void {
+            return;
+        }
+        counters.envelopes_published.add(u64::from(sealed.count));
+        self.lane.settle(sealed.count, sealed.bytes);
+        for waiter in sealed.waiters {
+            let _ = waiter.send(Ok(()));
+        }
+    }
+
+    /// Gives the lowest frame up. Its numbers are withdrawn, so that peers do not report a loss the caller knows of,
+    /// unless some attempt may have arrived: then only the peers can tell.
+    fn withdraw_front(&mut self, kind: ErrorKind) {
+        let Some(mut sealed) = self.window.pop_front() else {
+            return;
+        };
+        let (count, bytes) = (sealed.count, sealed.bytes);
+        if !sealed.void {
+            self.unsent(count, bytes, std::mem::take(&mut sealed.waiters), kind);
+        }
+        if self.lane.is_sequenced() && !sealed.void && !sealed.maybe_sent {
+            let head = self.head(FrameKind::Void, sealed.seq, count);
+            sealed.payload = self.shared.wire.seal(self.shared.wire.begin(), head);
+            sealed.void = true;
+            sealed.since = Instant::now();
+            self.window.push_front(sealed);
+        }
+    }
+
+    fn unsent(&self, count: u32, bytes: usize, waiters: Vec<Waiter>, kind: ErrorKind) {
+        self.lane.settle(count, bytes);
+        self.shared.counters.envelopes_unsent.add(u64::from(count));
+        for waiter in waiters {
+            let _ = waiter.send(Err(kind));
+        }
+        if let Topic::Namespace(namespace) = &self.lane.topic {
+            warn!(%namespace, count, reason = ?kind, "messages not sent");
+            self.shared.emit(ClusterEvent::Unsent {
+                namespace: namespace.clone(),
+                count: u64::from(count),
+                reason: kind,
+            });
+        }
+    }
+
+    fn max_age(&self) -> Duration {
+        match self.shared.config.outage {
+            OutagePolicy::Buffer { max_age } => max_age,
+            OutagePolicy::FailFast | OutagePolicy::Block { .. } => self.shared.config.retry_for,
+        }
+    }
+
+    /// Gives up what has waited too long.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let max_age = self.max_age();
+        while self.publishing.is_empty()
+            && self
+                .window
+                .front()
+                .is_some_and(|front| now.duration_since(front.since) >= max_age)
+        {
+            let kind = self.window.front().map_or(ErrorKind::Timeout, |f| f.last_error);
+            self.withdraw_front(kind);
+        }
+        if self.window.is_empty() {
+            for batch in self.lane.take_expired(now, max_age) {
+                let (count, bytes) = (batch.buf.count(), batch.bytes);
+                self.unsent(count, bytes, batch.waiters, ErrorKind::LinkDown);
+            }
+        }
+    }
+
+    fn next_wake(&self, live: bool) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let max_age = self.max_age();
+        let oldest = self.window.front().map(|front| front.since);
+        let oldest = oldest.or_else(|| self.lane.oldest()).map(|since| since + max_age);
+        // A frame on its way is not given up before its outcome is known.
+        let expiry = oldest.filter(|_| self.publishing.is_empty());
+        let retry = self.retry_at.filter(|_| live);
+        let tail = (live && self.tails_left > 0 && self.window.is_empty()).then_some(self.tail_at);
+        [expiry, retry, tail].into_iter().flatten().min().unwrap_or(far)
+    }
+
+    async fn publish_tail_if_due(&mut self) {
+        if !self.lane.is_sequenced() {
+            return;
+        }
+        let due = self.tails_left > 0 && self.tail_at <= Instant::now();
+        if due {
+            self.tails_left -= 1;
+            self.tail_at = Instant::now() + self.shared.config.heartbeat;
+        }
+        if due || self.lane.take_tail_wanted() {
+            self.publish_tail().await;
+        }
+    }
+
+    /// Tells peers the number of the next envelope. Only sent with nothing on its way: it must not overtake a frame
+    /// that is sent again, or peers would report it lost.
+    async fn publish_tail(&mut self) {
+        if !self.lane.is_sequenced() {
+            return;
+        }
+        let head = self.head(FrameKind::Tail, self.next_seq, 0);
+        let payload = self.shared.wire.seal(self.shared.wire.begin(), head);
+        let publish = self.shared.transport.publish(&self.lane.topic, payload);
+        let result = timeout(TAIL_TIMEOUT, publish).await;
+        if !matches!(result, Ok(Ok(_))) {
+            // The link's recovery makes peers ask again.
+            debug!(topic = %self.lane.topic, "tail notice not sent");
+        }
+    }
+
+    fn give_up_everything(&mut self) {
+        self.publishing = FuturesOrdered::new();
+        while let Some(sealed) = self.window.pop_front() {
+            if !sealed.void {
+                self.unsent(sealed.count, sealed.bytes, sealed.waiters, ErrorKind::Closed);
+            }
+        }
+        while let Some(batch) = self.lane.take_batch() {
+            let (count, bytes) = (batch.buf.count(), batch.bytes);
+            self.unsent(count, bytes, batch.waiters, ErrorKind::Closed);
+        }
+    }
+}
+
+/// The error a caller gets for a frame that failed for `kind`.
+pub(crate) fn publish_error(kind: ErrorKind) -> Error {
+    let message = match kind {
+        ErrorKind::LinkDown => "the link to the broker is down",
+        ErrorKind::TooLarge => "the broker does not take messages of this size",
+        ErrorKind::Rejected => "the broker refused the message",
+        ErrorKind::Full => "the lane stayed full until the deadline",
+        ErrorKind::Closed => "the cluster was shut down",
+        ErrorKind::Unauthorized => "the broker does not allow this node to publish",
+        _ => "no confirmation from the broker; the message may have been delivered",
+    };
+    Error::new(kind, "publish", message)
+}
