@@ -195,7 +195,7 @@ impl Control {
     fn on_cluster(&mut self, input: Input) {
         match input {
             Input::Frame(frame) => self.on_frame(&frame),
-            Input::PeerProbe(_) => {}
+            Input::PeerProbe => {}
             Input::Live { receivers } => {
                 self.cluster_is_live = true;
                 self.hub.announcements.live.send_replace(true);
@@ -214,7 +214,7 @@ impl Control {
     fn on_node(&mut self, input: Input) {
         match input {
             Input::Frame(frame) => self.on_frame(&frame),
-            Input::PeerProbe(_) => {}
+            Input::PeerProbe => {}
             Input::Live { .. } => {
                 self.node_is_live = true;
                 self.link_changed();

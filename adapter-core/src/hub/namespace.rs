@@ -151,7 +151,7 @@ async fn run(hub: Arc<Hub>, namespace: Arc<Namespace>, mut reader: Reader) {
             () = namespace.cancel.cancelled() => break,
             input = reader.next() => match input {
                 Some(Input::Frame(frame)) => on_frame(&hub, &namespace, &mut filter, &frame),
-                Some(Input::PeerProbe(_)) => namespace.lane.want_tail(),
+                Some(Input::PeerProbe) => namespace.lane.want_tail(),
                 Some(Input::Live { .. }) => filter.live(Instant::now().into_std()),
                 Some(Input::NotLive) => {}
                 None => break,

@@ -12,7 +12,6 @@ use tracing::{debug, warn};
 use super::shared::Shared;
 use crate::{
     error::Result,
-    id::NodeId,
     transport::{Continuity, Event, LinkState, LinkWatch, LossCause, Receipt, Subscription, Topic},
     wire::{Frame, FrameHead, FrameKind, LaneId},
 };
@@ -32,7 +31,7 @@ pub(crate) enum Input {
     /// A frame of a peer, verified; data, tail or void.
     Frame(Frame),
     /// A peer has just subscribed and wants to know where our lane stands.
-    PeerProbe(NodeId),
+    PeerProbe,
     /// Our own probe came back: from here on everything reaches us. `receivers` as the broker counted them.
     Live {
         /// How many subscribers the probe was handed to, where the broker tells.
@@ -96,10 +95,6 @@ impl Reader {
     /// Whether the topic delivers, to watch.
     pub(crate) fn live(&self) -> watch::Receiver<bool> {
         self.live.subscribe()
-    }
-
-    fn is_live(&self) -> bool {
-        *self.live.borrow()
     }
 
     /// Why payloads were last lost on their way here, as far as the transport told.
@@ -320,7 +315,7 @@ impl Reader {
         self.shared.membership().on_frame(now, head.origin);
         self.shared.counters.frames_received.inc();
         Some(match head.kind {
-            FrameKind::Probe => Input::PeerProbe(head.origin),
+            FrameKind::Probe => Input::PeerProbe,
             FrameKind::Data | FrameKind::Tail | FrameKind::Void => Input::Frame(frame),
         })
     }

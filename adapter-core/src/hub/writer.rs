@@ -226,7 +226,7 @@ impl Writer {
     fn accepted(&mut self, sealed: Sealed) {
         let counters = &self.shared.counters;
         counters.frames_published.inc();
-        self.tails_left = TAILS;
+        self.tails_left = if self.lane.is_sequenced() { TAILS } else { 0 };
         self.tail_at = Instant::now() + self.shared.config.heartbeat;
         if sealed.void {
             return;
@@ -314,9 +314,6 @@ impl Writer {
     }
 
     async fn publish_tail_if_due(&mut self) {
-        if !self.lane.is_sequenced() {
-            return;
-        }
         let due = self.tails_left > 0 && self.tail_at <= Instant::now();
         if due {
             self.tails_left -= 1;

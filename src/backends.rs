@@ -1,0 +1,42 @@
+//! The backends that were compiled in, and how to connect to them.
+
+use socketioxide_adapter_core::{
+    Cluster, ClusterConfig, Result,
+    backend::Registry,
+    memory,
+};
+
+/// All backends of this build. Add your own with [`Registry::with`].
+pub fn registry() -> Registry {
+    let registry = Registry::new().with(memory::BACKEND);
+    #[cfg(feature = "redis")]
+    let registry = registry.with(socketioxide_adapter_redis::BACKEND);
+    #[cfg(not(feature = "redis"))]
+    let registry = registry.with_disabled("redis", &["redis", "rediss", "redis+unix"]);
+    registry
+}
+
+/// Connects to the broker that `url` names, with the default settings.
+///
+/// # Errors
+/// One line that says what to do: the URL or an option is wrong, the feature of the backend is off, the broker cannot be
+/// reached or refuses our credentials. It never repeats the URL.
+///
+/// # Cancel safety
+/// Dropping the future leaves nothing behind.
+pub async fn connect(url: &str) -> Result<Cluster> {
+    connect_with(url, ClusterConfig::default()).await
+}
+
+/// Connects to the broker that `url` names, with settings of your own.
+///
+/// # Errors
+/// As [`connect`], and [`ErrorKind::Config`](crate::ErrorKind::Config) for settings that cannot work.
+///
+/// # Cancel safety
+/// Dropping the future leaves nothing behind.
+pub async fn connect_with(url: &str, config: ClusterConfig) -> Result<Cluster> {
+    config.validate()?;
+    let transport = registry().connect(url).await?;
+    Cluster::new(transport, config)
+}
