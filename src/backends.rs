@@ -1,19 +1,10 @@
 //! The backends that were compiled in, and how to connect to them.
 
-use socketioxide_adapter_core::{
-    Cluster, ClusterConfig, Result,
-    backend::Registry,
-    memory,
-};
+use socketioxide_adapter_core::{Cluster, ClusterConfig, Result, backend::Registry, memory};
 
 /// All backends of this build. Add your own with [`Registry::with`].
 pub fn registry() -> Registry {
-    let registry = Registry::new().with(memory::BACKEND);
-    #[cfg(feature = "redis")]
-    let registry = registry.with(socketioxide_adapter_redis::BACKEND);
-    #[cfg(not(feature = "redis"))]
-    let registry = registry.with_disabled("redis", &["redis", "rediss", "redis+unix"]);
-    registry
+    Registry::new().with(memory::BACKEND)
 }
 
 /// Connects to the broker that `url` names, with the default settings.

@@ -49,10 +49,8 @@ mod backends;
 
 pub use socketioxide_adapter_core::{
     Answer, Cluster, ClusterAckStream, ClusterAdapter, ClusterConfig, ClusterEvent, ClusterEvents,
-    ClusterStats, Error, ErrorKind, InitRes, LeaveReason, NodeId, NodeInfo, OnMissing, Outcome,
-    OutagePolicy, PublishMode, Result, backend, memory, transport, wire,
+    ClusterStats, Error, ErrorKind, InitRes, LeaveReason, NodeId, NodeInfo, OnMissing,
+    OutagePolicy, Outcome, PublishMode, Result, backend, memory, transport, wire,
 };
-#[cfg(feature = "redis")]
-pub use socketioxide_adapter_redis as redis;
 
 pub use self::backends::{connect, connect_with, registry};

@@ -97,8 +97,12 @@ impl Cluster {
     ) -> Result<Self> {
         config.validate()?;
         let runtime = Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::Config, "cluster", "must be made inside a tokio runtime")
-                .with_source(error)
+            Error::new(
+                ErrorKind::Config,
+                "cluster",
+                "must be made inside a tokio runtime",
+            )
+            .with_source(error)
         })?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -205,7 +209,10 @@ impl Cluster {
     /// Cancel safe.
     pub async fn flush(&self) -> Result<()> {
         match self.inner.hub.get() {
-            Some(hub) => hub.flush(Instant::now() + self.inner.config.publish_timeout).await,
+            Some(hub) => {
+                hub.flush(Instant::now() + self.inner.config.publish_timeout)
+                    .await
+            }
             None => Ok(()),
         }
     }

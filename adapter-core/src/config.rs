@@ -178,7 +178,8 @@ impl ClusterConfig {
     /// # Errors
     /// [`ErrorKind::Config`] that names the setting and its bound.
     pub fn validate(&self) -> Result<()> {
-        let refuse = |message: &'static str| Err(Error::new(ErrorKind::Config, "cluster config", message));
+        let refuse =
+            |message: &'static str| Err(Error::new(ErrorKind::Config, "cluster config", message));
         if self.heartbeat < Duration::from_millis(10) {
             return refuse("heartbeat must be at least 10 ms");
         }

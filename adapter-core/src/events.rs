@@ -106,7 +106,10 @@ impl fmt::Display for ClusterEvent {
                 namespace,
                 count,
                 reason,
-            } => write!(f, "{count} messages in {namespace} were not sent ({reason:?})"),
+            } => write!(
+                f,
+                "{count} messages in {namespace} were not sent ({reason:?})"
+            ),
             Self::Incomplete { namespace, missing } => {
                 write!(f, "no answer in {namespace} from")?;
                 for node in missing {

@@ -6,17 +6,20 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use socketioxide_adapter_core::{
-    ClusterConfig, ClusterEvent, ErrorKind, LeaveReason, PublishMode, memory::MemoryBus, transport::LinkState,
+    ClusterConfig, ClusterEvent, ErrorKind, LeaveReason, PublishMode, memory::MemoryBus,
+    transport::LinkState,
 };
 use socketioxide_core::{
-    adapter::{BroadcastOptions, CoreAdapter},
     Value,
+    adapter::{BroadcastOptions, CoreAdapter},
 };
 use support::{Ack, Node, event, eventually, everyone, wire};
 
 async fn three(config: ClusterConfig) -> (MemoryBus, Vec<Node>) {
     let bus = MemoryBus::new();
-    let nodes = (0..3).map(|_| Node::new(bus.connect(), config.clone())).collect();
+    let nodes = (0..3)
+        .map(|_| Node::new(bus.connect(), config.clone()))
+        .collect();
     (bus, nodes)
 }
 
@@ -31,7 +34,10 @@ async fn a_broadcast_reaches_every_socket_of_every_node_once() {
         adapters.push(adapter);
     }
     for i in 0..100 {
-        adapters[0].broadcast(event("/", &i.to_string()), everyone()).await.unwrap();
+        adapters[0]
+            .broadcast(event("/", &i.to_string()), everyone())
+            .await
+            .unwrap();
     }
     let expected: Vec<String> = (0..100).map(|i| wire(&i.to_string())).collect();
     for (sid, table) in &sockets {
@@ -75,13 +81,22 @@ async fn acknowledgements_come_from_all_nodes_and_the_stream_ends() {
         adapters.push(adapter);
     }
     let timeout = Some(Duration::from_secs(1));
-    let stream = adapters[0].broadcast_with_ack(event("/", "q"), everyone(), timeout).await.unwrap();
+    let stream = adapters[0]
+        .broadcast_with_ack(event("/", "q"), everyone(), timeout)
+        .await
+        .unwrap();
     let start = tokio::time::Instant::now();
     let acks: Vec<_> = stream.collect().await;
-    assert!(start.elapsed() < Duration::from_millis(1200), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(1200),
+        "{:?}",
+        start.elapsed()
+    );
     assert_eq!(acks.len(), 9);
     assert_eq!(acks.iter().filter(|(_, r)| r.is_err()).count(), 3);
-    let now = acks.iter().filter(|(_, r)| matches!(r, Ok(Value::Str(s, None)) if s.as_str() == "\"now\""));
+    let now = acks
+        .iter()
+        .filter(|(_, r)| matches!(r, Ok(Value::Str(s, None)) if s.as_str() == "\"now\""));
     assert_eq!(now.count(), 3);
 }
 
@@ -97,13 +112,37 @@ async fn a_dead_node_is_named_and_waited_for_no_longer() {
     transports[1].cut();
     let start = tokio::time::Instant::now();
     let error = a.fetch_sockets(everyone()).await.unwrap_err();
-    assert_eq!((error.kind(), error.missing()), (ErrorKind::Incomplete, &[nodes[1].id()][..]));
-    assert!(start.elapsed() < Duration::from_millis(7500), "{:?}", start.elapsed());
-    let left = ClusterEvent::Left { node: nodes[1].id(), reason: LeaveReason::Dead };
-    loop { let e = events.recv().await.unwrap(); eprintln!("{e} {:?}", start.elapsed()); if e == left { break } }
+    assert_eq!(
+        (error.kind(), error.missing()),
+        (ErrorKind::Incomplete, &[nodes[1].id()][..])
+    );
+    assert!(
+        start.elapsed() < Duration::from_millis(7500),
+        "{:?}",
+        start.elapsed()
+    );
+    let left = ClusterEvent::Left {
+        node: nodes[1].id(),
+        reason: LeaveReason::Dead,
+    };
+    loop {
+        let e = events.recv().await.unwrap();
+        eprintln!("{e} {:?}", start.elapsed());
+        if e == left {
+            break;
+        }
+    }
     transports[1].heal();
-    let joined = ClusterEvent::Joined { node: nodes[1].id() };
-    loop { let e = events.recv().await.unwrap(); eprintln!("{e} {:?}", start.elapsed()); if e == joined { break } }
+    let joined = ClusterEvent::Joined {
+        node: nodes[1].id(),
+    };
+    loop {
+        let e = events.recv().await.unwrap();
+        eprintln!("{e} {:?}", start.elapsed());
+        if e == joined {
+            break;
+        }
+    }
     assert_eq!(a.fetch_sockets(everyone()).await.unwrap().len(), 0);
 }
 
@@ -111,7 +150,9 @@ async fn a_dead_node_is_named_and_waited_for_no_longer() {
 async fn an_outage_fails_fast_serves_local_sockets_and_reports_exactly_what_was_lost() {
     let bus = MemoryBus::new();
     let transports = [bus.connect(), bus.connect()].map(Arc::new);
-    let nodes = transports.clone().map(|t| Node::new(t, ClusterConfig::default()));
+    let nodes = transports
+        .clone()
+        .map(|t| Node::new(t, ClusterConfig::default()));
     let (a, a_sockets) = nodes[0].namespace("/").await;
     let (_b, b_sockets) = nodes[1].namespace("/").await;
     let (sa, sb) = (a_sockets.add(Ack::Never), b_sockets.add(Ack::Never));
@@ -121,13 +162,18 @@ async fn an_outage_fails_fast_serves_local_sockets_and_reports_exactly_what_was_
     // Only B is cut off: A's messages are accepted by the bus and lost for B.
     transports[1].cut();
     for i in 0..7 {
-        a.broadcast(event("/", &i.to_string()), everyone()).await.unwrap();
+        a.broadcast(event("/", &i.to_string()), everyone())
+            .await
+            .unwrap();
     }
     nodes[0].cluster.flush().await.unwrap();
     assert_eq!(a_sockets.received(sa).len(), 8);
     let (b, _) = (&_b, 0);
     let error = b.broadcast(event("/", "x"), everyone()).await.unwrap_err();
-    assert!(error.to_string().contains("link to the broker is down"), "{error}");
+    assert!(
+        error.to_string().contains("link to the broker is down"),
+        "{error}"
+    );
     assert_eq!(b_sockets.received(sb).last().unwrap(), &wire("x"));
     let error = b.fetch_sockets(everyone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LinkDown);
@@ -139,25 +185,37 @@ async fn an_outage_fails_fast_serves_local_sockets_and_reports_exactly_what_was_
         }
     }
     a.broadcast(event("/", "after"), everyone()).await.unwrap();
-    eventually("after", || b_sockets.received(sb).last() == Some(&wire("after"))).await;
+    eventually("after", || {
+        b_sockets.received(sb).last() == Some(&wire("after"))
+    })
+    .await;
     assert_eq!(nodes[1].cluster.stats().envelopes_lost, 7);
     assert_eq!(nodes[1].cluster.link().state(), LinkState::Up);
 }
 
 #[tokio::test(start_paused = true)]
 async fn shutdown_delivers_what_is_queued_and_says_goodbye() {
-    let (_bus, nodes) = three(ClusterConfig::default().with_publish_mode(PublishMode::Confirmed)).await;
+    let (_bus, nodes) =
+        three(ClusterConfig::default().with_publish_mode(PublishMode::Confirmed)).await;
     let (a, _) = nodes[0].namespace("/").await;
     let (_b, table) = nodes[1].namespace("/").await;
     let sid = table.add(Ack::Never);
     let mut events = nodes[1].cluster.events();
     for i in 0..10 {
-        a.broadcast(event("/", &i.to_string()), everyone()).await.unwrap();
+        a.broadcast(event("/", &i.to_string()), everyone())
+            .await
+            .unwrap();
     }
     nodes[0].cluster.shutdown().await.unwrap();
-    let left = ClusterEvent::Left { node: nodes[0].id(), reason: LeaveReason::Bye };
+    let left = ClusterEvent::Left {
+        node: nodes[0].id(),
+        reason: LeaveReason::Bye,
+    };
     while events.recv().await.unwrap() != left {}
     eventually("all 10", || table.received(sid).len() == 10).await;
-    let error = a.broadcast(event("/", "late"), everyone()).await.unwrap_err();
+    let error = a
+        .broadcast(event("/", "late"), everyone())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("shut down"), "{error}");
 }

@@ -337,7 +337,11 @@ impl Control {
     fn on_presence(&mut self, origin: NodeId, presence: Presence) {
         let hello = presence.hello;
         let now = Instant::now().into_std();
-        let changes = self.hub.shared.membership().on_presence(now, origin, presence);
+        let changes = self
+            .hub
+            .shared
+            .membership()
+            .on_presence(now, origin, presence);
         self.apply(changes);
         if hello {
             let answer = self.presence(false, self.hub.announcements.full());

@@ -267,7 +267,9 @@ fn size_hint(envelope: &Envelope) -> usize {
         } => 64 + payload_len(payload),
         Envelope::Join { rooms, .. }
         | Envelope::Leave { rooms, .. }
-        | Envelope::RoomsAnswer { rooms, .. } => 128 + rooms.iter().map(|r| r.len() + 4).sum::<usize>(),
+        | Envelope::RoomsAnswer { rooms, .. } => {
+            128 + rooms.iter().map(|r| r.len() + 4).sum::<usize>()
+        }
         Envelope::SocketsAnswer { sockets, .. } => 64 + 16 * sockets.len(),
         _ => 128,
     }

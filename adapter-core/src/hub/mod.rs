@@ -41,12 +41,12 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::query::Answer;
 use self::{
     control::Announcements,
     membership::{Membership, MembershipConfig, Versions},
     pending::Pending,
 };
-pub use self::query::Answer;
 pub(crate) use self::{
     lane::{Lane, Push},
     namespace::{AckRequest, LocalNamespace, Namespace},
@@ -208,7 +208,9 @@ impl Hub {
     }
 
     fn all_namespaces(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Str, Arc<Namespace>>> {
-        self.namespaces.read().unwrap_or_else(PoisonError::into_inner)
+        self.namespaces
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the namespace delivers cluster-wide and the members are known.

@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{trace, warn};
 
 use super::{
-    Hub, MAX_MEMBERS, TOMBSTONE, lane::Lane, new_lane,
+    Hub, MAX_MEMBERS, TOMBSTONE,
+    lane::Lane,
+    new_lane,
     reader::{Input, Reader},
     receive::{Gap, ReceiveFilter},
     writer::Writer,
@@ -70,7 +72,11 @@ impl fmt::Debug for Namespace {
 }
 
 /// Makes a namespace and starts its two tasks.
-pub(crate) fn spawn(hub: &Arc<Hub>, path: Str, handler: Weak<dyn LocalNamespace>) -> Arc<Namespace> {
+pub(crate) fn spawn(
+    hub: &Arc<Hub>,
+    path: Str,
+    handler: Weak<dyn LocalNamespace>,
+) -> Arc<Namespace> {
     let topic = Topic::Namespace(path.clone());
     let reader = Reader::new(hub.shared.clone(), topic.clone(), None);
     let namespace = Arc::new(Namespace {
@@ -126,14 +132,18 @@ impl Namespace {
     /// Rooms of the matching local sockets, over all handlers.
     pub(crate) fn local_rooms(&self, opts: &BroadcastOptions) -> Vec<Room> {
         let handlers = self.handlers();
-        let rooms = handlers.iter().flat_map(|handler| handler.rooms(opts.clone()));
+        let rooms = handlers
+            .iter()
+            .flat_map(|handler| handler.rooms(opts.clone()));
         rooms.collect()
     }
 
     /// The matching local sockets, over all handlers.
     pub(crate) fn local_sockets(&self, opts: &BroadcastOptions) -> Vec<Sid> {
         let handlers = self.handlers();
-        let sockets = handlers.iter().flat_map(|handler| handler.sockets(opts.clone()));
+        let sockets = handlers
+            .iter()
+            .flat_map(|handler| handler.sockets(opts.clone()));
         sockets.collect()
     }
 }
@@ -248,10 +258,14 @@ fn dispatch(
             });
         }
         Envelope::Join { opts, rooms } => {
-            for_each(handlers, (opts, rooms), |handler, (opts, rooms)| handler.join(opts, rooms));
+            for_each(handlers, (opts, rooms), |handler, (opts, rooms)| {
+                handler.join(opts, rooms)
+            });
         }
         Envelope::Leave { opts, rooms } => {
-            for_each(handlers, (opts, rooms), |handler, (opts, rooms)| handler.leave(opts, rooms));
+            for_each(handlers, (opts, rooms), |handler, (opts, rooms)| {
+                handler.leave(opts, rooms)
+            });
         }
         Envelope::Disconnect { opts } => {
             for_each(handlers, opts, |handler, opts| handler.disconnect(opts));

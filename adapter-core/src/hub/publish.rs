@@ -41,14 +41,21 @@ impl Hub {
             LinkState::Connecting | LinkState::Up => {}
             LinkState::Down => match self.shared.config.outage {
                 OutagePolicy::FailFast => return self.refuse(ErrorKind::LinkDown),
-                OutagePolicy::Buffer { .. } => return self.offer_to_buffer(namespace, only, envelope),
+                OutagePolicy::Buffer { .. } => {
+                    return self.offer_to_buffer(namespace, only, envelope);
+                }
                 OutagePolicy::Block { .. } => return Offer::Wait,
             },
         }
         self.offer_to_lane(namespace, only, envelope)
     }
 
-    fn offer_to_lane(&self, namespace: &Namespace, only: Option<NodeId>, envelope: &Envelope) -> Offer {
+    fn offer_to_lane(
+        &self,
+        namespace: &Namespace,
+        only: Option<NodeId>,
+        envelope: &Envelope,
+    ) -> Offer {
         let confirm = self.shared.config.publish_mode == PublishMode::Confirmed;
         match namespace.lane.push(only, envelope, confirm) {
             Ok(Push::Queued) => {
@@ -68,7 +75,12 @@ impl Hub {
     }
 
     /// During an outage a full lane stays full: no use in waiting.
-    fn offer_to_buffer(&self, namespace: &Namespace, only: Option<NodeId>, envelope: &Envelope) -> Offer {
+    fn offer_to_buffer(
+        &self,
+        namespace: &Namespace,
+        only: Option<NodeId>,
+        envelope: &Envelope,
+    ) -> Offer {
         match self.offer_to_lane(namespace, only, envelope) {
             Offer::Wait => self.refuse(ErrorKind::Full),
             offer => offer,

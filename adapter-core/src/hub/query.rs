@@ -142,7 +142,8 @@ impl Hub {
             self.forget_gone(&expected);
             let envelope = ask(request.id, opts);
             let offer = self.offer(namespace, only, &envelope);
-            self.complete(namespace, only, offer, Some(envelope)).await?;
+            self.complete(namespace, only, offer, Some(envelope))
+                .await?;
         }
         let mut link = self.link.clone();
         tokio::select! {
@@ -151,9 +152,10 @@ impl Hub {
             () = sleep_until(deadline) => {}
             _ = link.wait_for(|status| status.state != LinkState::Up) => self.require_link()?,
         }
-        request.state.finish().ok_or_else(|| {
-            Error::new(ErrorKind::Closed, "request", "the request was taken twice")
-        })
+        request
+            .state
+            .finish()
+            .ok_or_else(|| Error::new(ErrorKind::Closed, "request", "the request was taken twice"))
     }
 
     /// Registers a broadcast with acknowledgements; the caller publishes it.

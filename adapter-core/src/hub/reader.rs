@@ -200,7 +200,9 @@ impl Reader {
         let payload = wire.seal(wire.begin(), head);
         let transport = self.shared.transport.clone();
         let topic = self.topic.clone();
-        self.publishing = Some(Box::pin(async move { transport.publish(&topic, payload).await }));
+        self.publishing = Some(Box::pin(
+            async move { transport.publish(&topic, payload).await },
+        ));
     }
 
     fn on_published(&mut self, published: Result<Receipt>) -> Option<Input> {

@@ -67,7 +67,9 @@ impl Shared {
 
     /// Never held across an await: every user is a short block.
     pub(crate) fn membership(&self) -> MutexGuard<'_, Membership> {
-        self.membership.lock().unwrap_or_else(PoisonError::into_inner)
+        self.membership
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn emit(&self, event: ClusterEvent) {

@@ -290,7 +290,10 @@ impl Writer {
                 .front()
                 .is_some_and(|front| now.duration_since(front.since) >= max_age)
         {
-            let kind = self.window.front().map_or(ErrorKind::Timeout, |f| f.last_error);
+            let kind = self
+                .window
+                .front()
+                .map_or(ErrorKind::Timeout, |f| f.last_error);
             self.withdraw_front(kind);
         }
         if self.window.is_empty() {
@@ -305,12 +308,18 @@ impl Writer {
         let far = Instant::now() + Duration::from_secs(3600);
         let max_age = self.max_age();
         let oldest = self.window.front().map(|front| front.since);
-        let oldest = oldest.or_else(|| self.lane.oldest()).map(|since| since + max_age);
+        let oldest = oldest
+            .or_else(|| self.lane.oldest())
+            .map(|since| since + max_age);
         // A frame on its way is not given up before its outcome is known.
         let expiry = oldest.filter(|_| self.publishing.is_empty());
         let retry = self.retry_at.filter(|_| live);
         let tail = (live && self.tails_left > 0 && self.window.is_empty()).then_some(self.tail_at);
-        [expiry, retry, tail].into_iter().flatten().min().unwrap_or(far)
+        [expiry, retry, tail]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(far)
     }
 
     async fn publish_tail_if_due(&mut self) {
@@ -344,7 +353,12 @@ impl Writer {
         self.publishing = FuturesOrdered::new();
         while let Some(sealed) = self.window.pop_front() {
             if !sealed.void {
-                self.unsent(sealed.count, sealed.bytes, sealed.waiters, ErrorKind::Closed);
+                self.unsent(
+                    sealed.count,
+                    sealed.bytes,
+                    sealed.waiters,
+                    ErrorKind::Closed,
+                );
             }
         }
         while let Some(batch) = self.lane.take_batch() {

@@ -50,7 +50,10 @@ impl Sockets {
     }
     pub fn received(&self, sid: Sid) -> Vec<String> {
         let sockets = self.0.lock().unwrap();
-        sockets.get(&sid).map(|s| s.received.clone()).unwrap_or_default()
+        sockets
+            .get(&sid)
+            .map(|s| s.received.clone())
+            .unwrap_or_default()
     }
     pub fn has(&self, sid: Sid) -> bool {
         self.0.lock().unwrap().contains_key(&sid)
