@@ -55,6 +55,14 @@ impl NodeId {
     }
 }
 
+#[cfg(test)]
+impl NodeId {
+    /// A fixed id for tests; ids sort like their numbers.
+    pub(crate) fn numbered(n: u64) -> Self {
+        format!("{n:016}").parse().unwrap()
+    }
+}
+
 impl From<Uid> for NodeId {
     fn from(uid: Uid) -> Self {
         let mut bytes = [b'A'; 16];

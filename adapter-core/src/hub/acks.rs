@@ -87,3 +87,134 @@ impl AckTracker {
         waiting.map(|n| u64::from(left(n))).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    const NODES: u64 = 3;
+
+    fn node(n: u64) -> NodeId {
+        NodeId::numbered(n)
+    }
+
+    fn sid(n: u64) -> Sid {
+        format!("{n:016}").parse().unwrap()
+    }
+
+    fn tracker() -> AckTracker {
+        AckTracker::new((0..NODES).map(node).collect())
+    }
+
+    #[test]
+    fn a_broadcast_to_nobody_is_done() {
+        assert!(AckTracker::new(Vec::new()).is_done());
+    }
+
+    #[test]
+    fn acks_that_overtake_their_count_are_delivered_and_counted() {
+        let mut acks = AckTracker::new(vec![node(0)]);
+        assert!(acks.on_ack(node(0), sid(1)));
+        assert!(!acks.is_done());
+        acks.on_count(node(0), 2);
+        assert_eq!(acks.remaining(), 1);
+        assert!(acks.on_ack(node(0), sid(2)));
+        assert!(acks.is_done() && acks.missing().is_empty());
+    }
+
+    #[test]
+    fn strangers_repetitions_and_more_than_announced_are_not_delivered() {
+        let mut acks = tracker();
+        acks.on_count(node(0), 2);
+        assert!(acks.on_ack(node(0), sid(1)));
+        assert!(!acks.on_ack(node(0), sid(1)));
+        assert!(acks.on_ack(node(0), sid(2)));
+        assert!(!acks.on_ack(node(0), sid(3)));
+        acks.on_count(node(9), 1);
+        assert!(!acks.on_ack(node(9), sid(4)));
+    }
+
+    #[test]
+    fn a_node_that_left_is_not_waited_for_but_may_still_deliver() {
+        let mut acks = tracker();
+        acks.on_count(node(0), 0);
+        acks.on_count(node(1), 2);
+        acks.on_node_gone(node(1));
+        acks.on_node_gone(node(2));
+        assert!(acks.is_done());
+        assert_eq!(
+            (acks.missing(), acks.remaining()),
+            (vec![node(1), node(2)], 0)
+        );
+        assert!(acks.on_ack(node(1), sid(1)));
+        assert!(acks.on_ack(node(1), sid(2)));
+        assert_eq!(acks.missing(), [node(2)]);
+    }
+
+    #[test]
+    fn huge_counts_are_capped_and_the_first_one_stays() {
+        let mut acks = tracker();
+        for n in 0..NODES {
+            acks.on_count(node(n), u32::MAX);
+            acks.on_count(node(n), u32::MAX);
+            acks.on_count(node(n), 0);
+        }
+        let most = NODES * u64::from(MAX_ACKS_PER_NODE);
+        assert_eq!((acks.remaining(), acks.is_done()), (most, false));
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Op {
+        Count(u64, u32),
+        Ack(u64, u64),
+        Gone(u64),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let n = 0..NODES + 1;
+        prop_oneof![
+            2 => (n.clone(), 0..4u32).prop_map(|(n, count)| Op::Count(n, count)),
+            6 => (n.clone(), 0..6u64).prop_map(|(n, sid)| Op::Ack(n, sid)),
+            1 => n.prop_map(Op::Gone),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_done_when_each_node_left_or_has_sent_what_it_announced(ops in vec(op(), 0..60)) {
+            let mut acks = tracker();
+            let mut counts = BTreeMap::new();
+            let mut delivered = BTreeSet::new();
+            let mut gone = BTreeSet::new();
+            for op in ops {
+                match op {
+                    Op::Count(n, count) => {
+                        acks.on_count(node(n), count);
+                        counts.entry(n).or_insert(count);
+                    }
+                    Op::Ack(n, socket) => {
+                        if acks.on_ack(node(n), sid(socket)) {
+                            prop_assert!(n < NODES && delivered.insert((n, socket)));
+                        }
+                    }
+                    Op::Gone(n) => {
+                        acks.on_node_gone(node(n));
+                        gone.insert(n);
+                    }
+                }
+                let left = |n: u64| {
+                    let sent = delivered.iter().filter(|(from, _)| *from == n).count();
+                    counts.get(&n).map(|&count| (count as usize).saturating_sub(sent))
+                };
+                let missing: Vec<u64> = (0..NODES).filter(|&n| left(n) != Some(0)).collect();
+                let waiting: Vec<u64> = missing.iter().copied().filter(|n| !gone.contains(n)).collect();
+                prop_assert_eq!(acks.is_done(), waiting.is_empty());
+                let remaining: usize = waiting.iter().filter_map(|&n| left(n)).sum();
+                prop_assert_eq!(acks.remaining(), remaining as u64);
+                prop_assert_eq!(acks.missing(), missing.into_iter().map(node).collect::<Vec<_>>());
+            }
+        }
+    }
+}

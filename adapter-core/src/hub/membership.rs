@@ -296,3 +296,6 @@ impl Marks {
         is_new
     }
 }
+
+#[cfg(test)]
+mod tests;

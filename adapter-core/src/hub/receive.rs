@@ -57,7 +57,11 @@ impl Gap {
     /// How many of the numbers `from..=to` are in the gap.
     fn overlap(&self, from: u64, to: u64) -> u64 {
         let (from, to) = (self.from.max(from), self.to.min(to));
-        if from > to { 0 } else { to - from + 1 }
+        if from > to {
+            0
+        } else {
+            (to - from).saturating_add(1)
+        }
     }
 }
 
@@ -79,7 +83,7 @@ struct Origin {
     /// Every number up to this one was delivered, is void or is accounted for as a gap.
     high: u64,
     /// The numbers `1..=undecided` came before the first frame we saw; whether that is a loss depends on when the origin
-    /// started, which is not known yet.
+    /// started, which is not known yet. A void does not touch them: rather a number too many reported than silence.
     undecided: u64,
     last_seen: Instant,
     said_bye: bool,
@@ -180,12 +184,6 @@ impl ReceiveFilter {
             return;
         };
         self.advance(now, origin, seq, last, origin_started);
-        // Hardly ever undecided; a void in the middle is not worth a list: rather a number too many than silence.
-        if let Some(state) = self.origins.get_mut(&origin)
-            && (seq..=last).contains(&state.undecided)
-        {
-            state.undecided = seq.saturating_sub(1);
-        }
         if self.open_numbers(origin, seq, last) == 0 {
             return;
         }
@@ -345,3 +343,6 @@ fn last_number(seq: u64, count: u32) -> Option<u64> {
     let more = u64::from(count.checked_sub(1)?);
     Some(seq.saturating_add(more))
 }
+
+#[cfg(test)]
+mod tests;

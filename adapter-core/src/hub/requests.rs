@@ -84,3 +84,73 @@ impl<T> RequestTracker<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    const NODES: u64 = 4;
+
+    fn node(n: u64) -> NodeId {
+        NodeId::numbered(n)
+    }
+
+    fn expected() -> Vec<NodeId> {
+        (0..NODES).map(node).collect()
+    }
+
+    #[test]
+    fn a_request_to_nobody_is_done() {
+        let request = RequestTracker::<()>::new(Vec::new());
+        assert!(request.is_done());
+        assert!(request.finish().missing.is_empty());
+    }
+
+    #[test]
+    fn each_node_ends_once_and_the_rest_has_timed_out() {
+        let mut request = RequestTracker::new([expected(), expected()].concat());
+        assert!(request.on_answer(node(2), 'a'));
+        assert!(!request.on_answer(node(2), 'b'), "a second answer");
+        assert!(!request.on_answer(node(9), 'c'), "not expected");
+        request.on_node_gone(node(2));
+        request.on_node_gone(node(1));
+        request.on_node_gone(node(9));
+        assert!(!request.on_answer(node(1), 'd'), "it left before");
+        assert!(request.on_answer(node(0), 'e'));
+        assert!(!request.is_done());
+        let answers = request.finish();
+        assert_eq!(answers.items, [(node(0), 'e'), (node(2), 'a')]);
+        let missing = [(node(1), End::Dead), (node(3), End::TimedOut)];
+        assert_eq!(answers.missing, missing);
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_end_of_each_node_counts(
+            events in vec((0..NODES + 2, any::<Option<u8>>()), 0..20),
+        ) {
+            let mut request = RequestTracker::new(expected());
+            let mut ends = BTreeMap::new();
+            for (n, answer) in events {
+                let is_first = n < NODES && !ends.contains_key(&n);
+                match answer {
+                    Some(answer) => prop_assert_eq!(request.on_answer(node(n), answer), is_first),
+                    None => request.on_node_gone(node(n)),
+                }
+                if is_first {
+                    ends.insert(n, answer);
+                }
+                prop_assert_eq!(request.is_done(), ends.len() as u64 == NODES);
+            }
+            let answers = request.finish();
+            for (node, answer) in &answers.items {
+                prop_assert!(ends.iter().any(|(&n, e)| (NodeId::numbered(n), *e) == (*node, Some(*answer))));
+            }
+            let dead = answers.missing.iter().filter(|(_, end)| *end == End::Dead).count();
+            prop_assert_eq!(dead, ends.values().filter(|end| end.is_none()).count());
+            prop_assert_eq!(answers.items.len() + answers.missing.len(), NODES as usize);
+        }
+    }
+}
