@@ -235,11 +235,11 @@ impl Membership {
         expected.map(|(&node, _)| node).collect()
     }
 
-    /// The wire version to write: the newest that every member reads, and never one older than this node reads.
+    /// The wire version to write: the newest that this node and every member reads. Since each member has a version in
+    /// common with us, it is never one older than this node reads.
     pub(crate) fn emit_version(&self) -> u8 {
-        let mine = self.config.versions;
-        let lowest = self.members.values().map(|m| m.versions.max).min();
-        lowest.unwrap_or(mine.max).min(mine.max).max(mine.min)
+        let members = self.members.values().map(|member| member.versions.max);
+        members.fold(self.config.versions.max, u8::min)
     }
 
     /// How many presences of new nodes were refused because the cluster had its most members.

@@ -119,6 +119,17 @@ fn nothing_counts_before_the_topic_is_live() {
 }
 
 #[test]
+fn an_origin_heard_before_the_topic_is_live_owes_nothing_whatever_its_presence_says() {
+    let mut filter = filter();
+    let now = Instant::now();
+    filter.on_data(now, origin(), 7, 1, None);
+    filter.live(now);
+    let delayed_presence = Some(now + ms(300));
+    filter.on_data(now + ms(400), origin(), 8, 1, delayed_presence);
+    assert_eq!(filter.flush(), []);
+}
+
+#[test]
 fn only_an_origin_that_started_after_we_listened_owes_its_first_numbers() {
     let mut filter = filter();
     let live = Instant::now();
