@@ -1,6 +1,8 @@
 //! From a URL to a transport: backends, the registry, and strict reading of URLs.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc};
+use std::{
+    borrow::Cow, collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc, time::Duration,
+};
 
 use url::Url;
 
@@ -153,6 +155,20 @@ impl BackendUrl {
         &self.url
     }
 
+    /// The host, an IPv6 address without its brackets; `None` if the URL gives none.
+    pub fn host(&self) -> Option<String> {
+        match self.url.host()? {
+            url::Host::Domain(name) => Some(decode(name)).filter(|name| !name.is_empty()),
+            url::Host::Ipv4(ip) => Some(ip.to_string()),
+            url::Host::Ipv6(ip) => Some(ip.to_string()),
+        }
+    }
+
+    /// What stands after the host, percent-decoded: empty, or a slash and the rest.
+    pub fn path(&self) -> String {
+        decode(self.url.path())
+    }
+
     /// The user name, percent-decoded; `None` if the URL gives none.
     pub fn username(&self) -> Option<String> {
         Some(decode(self.url.username())).filter(|name| !name.is_empty())
@@ -186,6 +202,24 @@ impl BackendUrl {
                     .map_err(|_| config(format!("option {key:?} must be {expected}")))
             })
             .transpose()
+    }
+
+    /// Takes the option `key` as a time: a whole number and its unit, `500ms` or `5s`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] that names the key, never the value.
+    pub fn take_duration(&mut self, key: &'static str) -> Result<Option<Duration>> {
+        let Some(value) = self.take(key) else {
+            return Ok(None);
+        };
+        let read = |digits: &str, unit: fn(u64) -> Duration| digits.parse().ok().map(unit);
+        let time = match (value.strip_suffix("ms"), value.strip_suffix('s')) {
+            (Some(digits), _) => read(digits, Duration::from_millis),
+            (None, Some(digits)) => read(digits, Duration::from_secs),
+            (None, None) => None,
+        };
+        time.map(Some)
+            .ok_or_else(|| config(format!("option {key:?} must be a time such as 500ms or 5s")))
     }
 
     /// Ends the reading: every option must have been taken.
@@ -282,6 +316,32 @@ mod tests {
             error.to_string(),
             "broker url: option \"db\" must be a number from 0 to 255"
         );
+    }
+
+    #[test]
+    fn times_have_a_unit() {
+        let mut url = BackendUrl::parse("redis://h?a=500ms&b=5s&c=5&d=s").unwrap();
+        let ms = |ms| Some(Duration::from_millis(ms));
+        assert_eq!(url.take_duration("a").unwrap(), ms(500));
+        assert_eq!(url.take_duration("b").unwrap(), ms(5_000));
+        assert_eq!(url.take_duration("e").unwrap(), None);
+        assert!(url.take_duration("c").is_err());
+        assert_eq!(
+            url.take_duration("d").unwrap_err().to_string(),
+            "broker url: option \"d\" must be a time such as 500ms or 5s"
+        );
+    }
+
+    #[test]
+    fn host_and_path_are_decoded() {
+        let parts = |url: &str| {
+            let url = BackendUrl::parse(url).unwrap();
+            (url.host(), url.path())
+        };
+        let host = |name: &str| Some(name.to_owned());
+        assert_eq!(parts("redis://h:1/0"), (host("h"), "/0".to_owned()));
+        assert_eq!(parts("redis://[::1]"), (host("::1"), String::new()));
+        assert_eq!(parts("redis+unix:///a%20b"), (None, "/a b".to_owned()));
     }
 
     #[test]

@@ -1,1 +1,77 @@
-//! Redis Pub/Sub transport for socketioxide-adapter.
+//! Redis Pub/Sub as a transport of [`socketioxide-adapter`](https://docs.rs/socketioxide-adapter).
+//!
+//! Works with a standalone Redis 6.2 or newer and with Valkey. A topic is a channel `<prefix>:<topic>`; one connection
+//! publishes, a second one subscribes. Delivery is at most once: what is published while a node is cut off is lost for
+//! it, and the core reports exactly how much.
+//!
+//! ```no_run
+//! # async fn example() -> socketioxide_adapter_core::Result<()> {
+//! use socketioxide_adapter_core::{backend::Registry, transport::Topic};
+//!
+//! let registry = Registry::new().with(socketioxide_adapter_redis::BACKEND);
+//! let transport = registry.connect("redis://127.0.0.1:6379?prefix=chat").await?;
+//! transport.publish(&Topic::Cluster, "hello".into()).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # URLs
+//! `redis://[user:password@]host[:6379][/database]`, the same with `rediss://` for TLS (cargo feature `tls`), or
+//! `redis+unix:///path/to/socket`. `valkey://`, `valkeys://` and `valkey+unix://` mean the same.
+//!
+//! | option | default | meaning |
+//! |---|---|---|
+//! | `prefix` | `socketioxide` | first part of every channel name; clusters with different prefixes do not see each other |
+//! | `connect_timeout` | `5s` | how long the first connection, and each later attempt, may take |
+//! | `timeout` | `2s` | how long a publish or subscribe may take |
+//! | `ca` | the system's | PEM file of the certificate authorities to trust (`rediss://`) |
+//! | `db`, `user`, `password` | | database and credentials (`redis+unix://`, which has no other place for them) |
+//!
+//! [`RedisConfig`] has the same and the rest: buffers, payload limit, reconnect back-off.
+//!
+//! # What the server must allow
+//! With ACLs, the user needs `+hello +ping +publish +subscribe +unsubscribe` (and `+select` with a database) and
+//! `&<prefix>:*`.
+//!
+//! Redis closes the connection of a subscriber that has 32 MiB unread, or 8 MiB for a minute
+//! (`client-output-buffer-limit pubsub`). This crate reads at once and keeps its own backlog bounded and counted, so that
+//! happens only when the process or the network stands still; it is an ordinary reconnect.
+
+mod config;
+mod connection;
+mod error;
+mod publisher;
+mod session;
+#[cfg_attr(feature = "tls", path = "tls/enabled.rs")]
+#[cfg_attr(not(feature = "tls"), path = "tls/disabled.rs")]
+mod tls;
+mod topics;
+mod transport;
+
+use std::sync::Arc;
+
+use socketioxide_adapter_core::{backend::Backend, transport::Transport};
+
+pub use self::{
+    config::{Address, RedisConfig, RootCa},
+    transport::RedisTransport,
+};
+
+/// Redis Pub/Sub for a [`Registry`](socketioxide_adapter_core::backend::Registry).
+pub const BACKEND: Backend = Backend {
+    name: "redis",
+    schemes: &[
+        "redis",
+        "rediss",
+        "redis+unix",
+        "valkey",
+        "valkeys",
+        "valkey+unix",
+    ],
+    connect: |url| {
+        Box::pin(async move {
+            let config = RedisConfig::from_url(url)?;
+            let transport: Arc<dyn Transport> = Arc::new(RedisTransport::connect(config).await?);
+            Ok(transport)
+        })
+    },
+};

@@ -48,7 +48,7 @@ impl RedisBuilder {
     #[must_use]
     pub fn password(mut self, password: &str) -> Self {
         self.password = Some(password.to_owned());
-        self.config(format!("requirepass {password}"))
+        self.config(format!("requirepass {password:?}"))
     }
 
     /// Adds an ACL user, for example `user("alice", "on >secret ~* &app:* +@all")`.

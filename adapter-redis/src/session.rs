@@ -1,0 +1,190 @@
+//! One session: two connections, from the first byte to the loss of either.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use redis::{PushInfo, RedisError, aio::MultiplexedConnection};
+use socketioxide_adapter_core::{Error, ErrorKind, Result, transport::SessionUp};
+use tokio::{
+    task::{JoinSet, unconstrained},
+    time::{Interval, MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    error::{self, Step},
+    topics::Channel,
+    transport::Shared,
+};
+
+/// Channels per SUBSCRIBE.
+const BATCH: usize = 512;
+/// How often a session looks for dropped subscriptions and for signs of life.
+const TICK: Duration = Duration::from_millis(500);
+/// A connection is dead after so many ticks in a row without a byte: 2 to 2.5 s. Ticks are counted, not time: if this
+/// process itself stood still, that is one tick, and no proof against the server.
+const SILENT_TICKS: u32 = 4;
+
+/// Connects, subscribes to all wanted channels, serves until something breaks, and returns what.
+pub(crate) async fn run(shared: Arc<Shared>, up: SessionUp) -> Error {
+    // Whatever happens, also if this future is dropped: no more publishes, and nobody waits for a confirmation.
+    let _end = End(&shared);
+    match serve(&shared, up).await {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+struct End<'a>(&'a Shared);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.publisher.end();
+        self.0.topics.end();
+    }
+}
+
+async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
+    let session = shared.topics.begin();
+    let topics = shared.clone();
+    let push = move |push: PushInfo| {
+        topics.topics.receive(session, push);
+        Ok::<(), Infallible>(())
+    };
+    let (publishing, subscribing) = tokio::try_join!(
+        shared.server.connect(None),
+        shared.server.connect(Some(Arc::new(push)))
+    )?;
+    // Aborted with this future; the tracker lets `close` wait until they are gone.
+    let mut drivers = JoinSet::new();
+    drivers.spawn(shared.tasks.track_future(publishing.driver));
+    drivers.spawn(shared.tasks.track_future(subscribing.driver));
+    let mut subscriber = Subscriber {
+        shared,
+        commands: subscribing.commands.clone(),
+    };
+    subscriber.subscribe(&shared.topics.missing()).await?;
+    shared.topics.open();
+    shared.publisher.open(publishing.commands.clone());
+    up.up();
+    let lost = |what: &str| {
+        let message = format!("{}: {what}", shared.server.address());
+        Err(Step::Link.error(ErrorKind::Interrupted, message))
+    };
+    tokio::select! {
+        _ = drivers.join_next() => lost("the connection was lost"),
+        () = silence(publishing.commands, &publishing.received) => lost("no sign of life"),
+        () = silence(subscribing.commands, &subscribing.received) => lost("no sign of life"),
+        error = subscriber.run() => error,
+    }
+}
+
+/// Asks for a sign of life at each tick; returns when there was none for too long. Everything that is received counts,
+/// since an answer queues behind it.
+async fn silence(mut commands: MultiplexedConnection, received: &AtomicU64) {
+    let mut ping = redis::cmd("PING");
+    ping.set_no_response(true);
+    let mut ticks = ticks();
+    let (mut seen, mut silent) = (0, 0);
+    while silent < SILENT_TICKS {
+        ticks.tick().await;
+        let now = received.load(Ordering::Relaxed);
+        silent = if now == seen { silent + 1 } else { 0 };
+        seen = now;
+        // Polled once: that hands it over, unless redis-rs has no room; then there is enough to be answered already.
+        let _ = unconstrained(commands.send_packed_command(&ping)).now_or_never();
+    }
+}
+
+fn ticks() -> Interval {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Keeps the subscriptions of the server the same as the wanted ones: one command at a time, so that none overtakes
+/// another, and each for all channels that have come together meanwhile.
+struct Subscriber<'a> {
+    shared: &'a Shared,
+    commands: MultiplexedConnection,
+}
+
+impl Subscriber<'_> {
+    async fn run(&mut self) -> Result<Infallible> {
+        let mut ticks = ticks();
+        loop {
+            tokio::select! {
+                () = self.shared.topics.changed() => {}
+                _ = ticks.tick() => self.unsubscribe(&self.shared.topics.sweep()).await?,
+            }
+            self.subscribe(&self.shared.topics.missing()).await?;
+        }
+    }
+
+    async fn subscribe(&mut self, channels: &[Channel]) -> Result<()> {
+        for batch in channels.chunks(BATCH) {
+            let Err(refused) = self.answer(Command::Subscribe, batch).await? else {
+                continue;
+            };
+            // The server refuses a batch as a whole. Who is it?
+            for channel in batch {
+                let error = match batch {
+                    [_] => Some(refused.clone()),
+                    _ => self
+                        .answer(Command::Subscribe, std::slice::from_ref(channel))
+                        .await?
+                        .err(),
+                };
+                if let Some(error) = error {
+                    let error = || self.error(&error);
+                    self.shared.topics.refuse(channel, error)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn unsubscribe(&mut self, channels: &[Channel]) -> Result<()> {
+        for batch in channels.chunks(BATCH) {
+            // If the server refuses, what it goes on to send is ignored.
+            let _ = self.answer(Command::Unsubscribe, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// The server's answer to one command; the outer error is the end of the session.
+    async fn answer(
+        &mut self,
+        command: Command,
+        channels: &[Channel],
+    ) -> Result<Result<(), RedisError>> {
+        let limit = self.shared.config.timeout;
+        let call = async {
+            match command {
+                Command::Subscribe => self.commands.subscribe(channels).await,
+                Command::Unsubscribe => self.commands.unsubscribe(channels).await,
+            }
+        };
+        match timeout(limit, call).await {
+            Ok(Err(error)) if error.is_io_error() => Err(self.error(&error)),
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(error::late(Step::Link, self.shared.server.address(), limit)),
+        }
+    }
+
+    fn error(&self, error: &RedisError) -> Error {
+        error::from_redis(Step::Subscribe, self.shared.server.address(), error)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Command {
+    Subscribe,
+    Unsubscribe,
+}
