@@ -223,6 +223,11 @@ fn foreign_frames_are_refused_by_name() {
     let overflow = [&good[..28], &[0xff; 8], &good[36..]].concat();
     let overflow = wire.open(lane(), overflow.into());
     assert_eq!(overflow.unwrap_err(), Reject::Malformed("sequence"));
+    for len in 1..=3 {
+        let trailing = [&good[..], &[0; 3][..len]].concat();
+        let trailing = wire.open(lane(), trailing.into());
+        assert_eq!(trailing.unwrap_err(), Reject::Malformed("envelope count"));
+    }
     let elsewhere = LaneId::of(&Topic::Cluster);
     let replayed = wire.open(elsewhere, good.clone().into());
     assert_eq!(replayed.unwrap_err(), Reject::WrongLane(lane()));
