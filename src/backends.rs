@@ -4,7 +4,22 @@ use socketioxide_adapter_core::{Cluster, ClusterConfig, Result, backend::Registr
 
 /// All backends of this build. Add your own with [`Registry::with`].
 pub fn registry() -> Registry {
-    Registry::new().with(memory::BACKEND)
+    let registry = Registry::new().with(memory::BACKEND);
+    #[cfg(feature = "redis")]
+    let registry = registry.with(socketioxide_adapter_redis::BACKEND);
+    #[cfg(not(feature = "redis"))]
+    let registry = registry.with_disabled(
+        "redis",
+        &[
+            "redis",
+            "rediss",
+            "redis+unix",
+            "valkey",
+            "valkeys",
+            "valkey+unix",
+        ],
+    );
+    registry
 }
 
 /// Connects to the broker that `url` names, with the default settings.
