@@ -326,9 +326,8 @@ impl Control {
                 sid,
                 result,
             } => {
-                if hub.pending.on_ack(origin, request, sid, result) {
-                    hub.shared.counters.acks_dropped.inc();
-                }
+                let dropped = hub.pending.on_ack(origin, request, sid, result);
+                hub.shared.counters.acks_dropped.add(u64::from(dropped));
             }
             _ => {}
         }

@@ -243,6 +243,7 @@ impl Membership {
     }
 
     /// How many presences of new nodes were refused because the cluster had its most members.
+    #[cfg(test)]
     pub(crate) const fn refused(&self) -> u64 {
         self.refused
     }

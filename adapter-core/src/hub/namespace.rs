@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{trace, warn};
 
 use super::{
-    Hub, MAX_MEMBERS, TOMBSTONE,
+    Hub, MAX_MEMBERS,
     lane::Lane,
     new_lane,
     reader::{Input, Reader},
@@ -149,7 +149,7 @@ impl Namespace {
 }
 
 async fn run(hub: Arc<Hub>, namespace: Arc<Namespace>, mut reader: Reader) {
-    let mut filter = ReceiveFilter::new(GAP_HOLD, MAX_MEMBERS, TOMBSTONE);
+    let mut filter = ReceiveFilter::new(GAP_HOLD, MAX_MEMBERS);
     let mut turn = 0;
     let far = Duration::from_secs(3600);
     loop {

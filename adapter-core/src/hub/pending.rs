@@ -251,13 +251,35 @@ impl Pending {
             }
         }
     }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        lock(&self.entries).len()
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_is_dropped_leaves_nothing_and_late_answers_find_nothing() {
+        let pending = Pending::default();
+        let node = NodeId::random();
+        let requests: Vec<_> = (0..10_000).map(|_| pending.acks(vec![node], 1)).collect();
+        let id = requests[0].id;
+        drop(requests);
+        assert_eq!(lock(&pending.entries).len(), 0);
+        assert!(!pending.on_ack(node, id, Sid::new(), Err(Bytes::new())));
+    }
+
+    #[test]
+    fn acknowledgements_nobody_reads_are_bounded() {
+        let pending = Pending::default();
+        let node = NodeId::random();
+        let acks = pending.acks(vec![node], 2);
+        let dropped: Vec<bool> = (0..4)
+            .map(|_| pending.on_ack(node, acks.id, Sid::new(), Err(Bytes::new())))
+            .collect();
+        assert_eq!(dropped, [false, false, true, true]);
+    }
 }

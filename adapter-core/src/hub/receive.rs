@@ -22,9 +22,6 @@ const MAX_OPEN_GAPS: usize = 4_096;
 /// "it started before we listened".
 const START_TOLERANCE: Duration = Duration::from_millis(50);
 
-/// How long the numbers of an origin are remembered after it said goodbye, for frames that its goodbye overtook.
-const FAREWELL: Duration = Duration::from_secs(60);
-
 /// Numbers of one origin that will never be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gap {
@@ -86,7 +83,6 @@ struct Origin {
     /// started, which is not known yet. A void does not touch them: rather a number too many reported than silence.
     undecided: u64,
     last_seen: Instant,
-    said_bye: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +99,6 @@ struct OpenGap {
 pub(crate) struct ReceiveFilter {
     hold: Duration,
     max_origins: usize,
-    forget_after: Duration,
     origins: BTreeMap<NodeId, Origin>,
     /// In the order in which they are due.
     open: VecDeque<OpenGap>,
@@ -113,13 +108,12 @@ pub(crate) struct ReceiveFilter {
 }
 
 impl ReceiveFilter {
-    /// A filter that reports a gap after `hold`, and remembers at most `max_origins` origins, each until it has been
-    /// silent for `forget_after`.
-    pub(crate) fn new(hold: Duration, max_origins: usize, forget_after: Duration) -> Self {
+    /// A filter that reports a gap after `hold`, and remembers the `max_origins` origins that spoke last. Silence alone
+    /// makes none forgotten: the frame after a long pause may be the one that is lost.
+    pub(crate) fn new(hold: Duration, max_origins: usize) -> Self {
         Self {
             hold,
             max_origins: max_origins.max(1),
-            forget_after,
             origins: BTreeMap::new(),
             open: VecDeque::new(),
             known_since: None,
@@ -214,14 +208,8 @@ impl ReceiveFilter {
         self.report(self.open.len())
     }
 
-    /// Notes that the origin said goodbye. Its numbers are kept for a while, for frames that the goodbye overtook.
-    pub(crate) fn forget(&mut self, origin: NodeId) {
-        if let Some(state) = self.origins.get_mut(&origin) {
-            state.said_bye = true;
-        }
-    }
-
     /// What was counted so far.
+    #[cfg(test)]
     pub(crate) const fn stats(&self) -> ReceiveStats {
         self.stats
     }
@@ -237,15 +225,14 @@ impl ReceiveFilter {
         origin_started: Option<Instant>,
     ) -> u64 {
         let before_first = first.saturating_sub(1);
-        if !self.is_known(now, origin) {
-            self.make_room(now);
+        if !self.origins.contains_key(&origin) {
+            self.make_room();
         }
         let heard_from_start = self.heard_from_start(origin_started);
         let state = self.origins.entry(origin).or_insert(Origin {
             high: before_first,
             undecided: before_first,
             last_seen: now,
-            said_bye: false,
         });
         state.last_seen = now;
         let high = state.high;
@@ -309,32 +296,20 @@ impl ReceiveFilter {
         gaps
     }
 
-    fn is_known(&self, now: Instant, origin: NodeId) -> bool {
-        let state = self.origins.get(&origin);
-        state.is_some_and(|state| !self.is_stale(now, state))
-    }
-
-    fn is_stale(&self, now: Instant, state: &Origin) -> bool {
-        let keep = if state.said_bye {
-            self.forget_after.min(FAREWELL)
-        } else {
-            self.forget_after
+    /// Drops the longest silent origin if there is no room for another.
+    fn make_room(&mut self) {
+        if self.origins.len() < self.max_origins {
+            return;
+        }
+        let silent = self.origins.iter().min_by_key(|(_, s)| s.last_seen);
+        let Some(state) = silent
+            .map(|(&origin, _)| origin)
+            .and_then(|origin| self.origins.remove(&origin))
+        else {
+            return;
         };
-        now.saturating_duration_since(state.last_seen) >= keep
-    }
-
-    /// Drops the origins that have been silent for too long, and the longest silent one if there is no room otherwise.
-    fn make_room(&mut self, now: Instant) {
-        let stale = self.origins.iter().filter(|(_, s)| self.is_stale(now, s));
-        let mut gone: Vec<NodeId> = stale.map(|(&origin, _)| origin).collect();
-        if self.origins.len() - gone.len() >= self.max_origins {
-            let silent = self.origins.iter().min_by_key(|(_, s)| s.last_seen);
-            gone.extend(silent.map(|(&origin, _)| origin));
-        }
-        for state in gone.iter().filter_map(|origin| self.origins.remove(origin)) {
-            // Should it come back, it must not look like one that we have heard from its start.
-            self.known_since = self.known_since.map(|since| since.max(state.last_seen));
-        }
+        // Should it come back, it must not look like one that we have heard from its start.
+        self.known_since = self.known_since.map(|since| since.max(state.last_seen));
     }
 }
 

@@ -1,5 +1,11 @@
 //! Nodes with real adapters and sockets that only write down what they get.
-#![allow(unreachable_pub, dead_code, missing_debug_implementations)]
+#![allow(
+    unreachable_pub,
+    dead_code,
+    missing_debug_implementations,
+    clippy::unwrap_used,
+    clippy::expect_used
+)]
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -5,14 +5,13 @@ use super::*;
 mod ledger;
 
 const HOLD: Duration = Duration::from_millis(250);
-const FORGET: Duration = Duration::from_secs(600);
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
 fn filter() -> ReceiveFilter {
-    ReceiveFilter::new(HOLD, 4_096, FORGET)
+    ReceiveFilter::new(HOLD, 4_096)
 }
 
 /// A filter that is live, the time, and the start of an origin that began to send a second later.
@@ -182,21 +181,17 @@ fn hostile_numbers_do_no_harm() {
 }
 
 #[test]
-fn an_origin_that_comes_back_after_it_was_forgotten_owes_nothing() {
+fn a_loss_after_a_day_of_silence_is_still_found() {
     let (mut filter, now, young) = live();
     filter.on_data(now, origin(), 1, 1, young);
-    let back = now + FORGET;
+    let back = now + Duration::from_secs(24 * 3600);
     assert_eq!(filter.on_data(back, origin(), 9, 1, young), 0);
-    assert_eq!(filter.flush(), []);
-    // What never was heard and started since still does.
-    let fresh = Some(back + ms(50));
-    filter.on_data(back + ms(60), NodeId::numbered(2), 2, 1, fresh);
-    assert_eq!(filter.flush().len(), 1);
+    assert_eq!(filter.flush(), [gap(2, 8)]);
 }
 
 #[test]
 fn the_longest_silent_origin_makes_room() {
-    let mut filter = ReceiveFilter::new(HOLD, 2, FORGET);
+    let mut filter = ReceiveFilter::new(HOLD, 2);
     let now = Instant::now();
     filter.live(now);
     let hear = |filter: &mut ReceiveFilter, after, n| {
@@ -209,18 +204,6 @@ fn the_longest_silent_origin_makes_room() {
     assert_eq!(filter.origins.len(), 2);
     assert_eq!(hear(&mut filter, 4, 1), 1, "still remembered");
     assert_eq!(hear(&mut filter, 5, 2), 0, "forgotten");
-}
-
-#[test]
-fn a_goodbye_does_not_let_late_frames_in_again() {
-    let (mut filter, now, young) = live();
-    filter.on_data(now, origin(), 1, 2, young);
-    filter.forget(origin());
-    assert_eq!(filter.on_data(now + ms(10), origin(), 2, 2, young), 1);
-    assert_eq!(filter.flush(), []);
-    let later = now + ms(10) + FAREWELL;
-    filter.on_data(later, NodeId::numbered(2), 1, 1, young);
-    assert_eq!(filter.origins.len(), 1, "the newcomer alone");
 }
 
 #[test]
