@@ -23,8 +23,10 @@ mod cases;
 mod check;
 mod context;
 mod lab;
+pub mod ledger;
 mod memory;
 mod payload;
+pub mod proxy;
 mod suite;
 
 pub use self::{

@@ -1,0 +1,236 @@
+//! The ledger: who published what, what became of it, what arrived where, and what was reported as lost.
+//!
+//! Publishers note every attempt before they make it, and its outcome; receivers note every arrival and every reported
+//! loss in the order in which they saw them. When everything is quiet, [`Ledger::judge`] compares, per receiver:
+//!
+//! | | invariant |
+//! | --- | --- |
+//! | I1 | everything that arrived was attempted, and whole |
+//! | I2 | nothing arrived twice |
+//! | I3 | numbers rise, per publisher and lane |
+//! | I4 | no silent loss: what was accepted arrived or was reported as lost |
+//! | I5 | no false alarm: what was reported as lost did not arrive |
+//! | I6 | what certainly was not sent did not arrive |
+//! | I7 | everything published after the fault, when all was well again, arrived |
+//!
+//! ```
+//! use socketioxide_adapter_conformance::ledger::{Attempt, Entry, Gap, Ledger};
+//! let ledger = Ledger::new();
+//! ledger.joins("node 2");
+//! for number in 1..=3 {
+//!     let entry = Entry { publisher: 1, lane: 0, number };
+//!     ledger.attempts(entry);
+//!     ledger.concludes(entry, Attempt::Accepted);
+//! }
+//! ledger.arrives("node 2", Entry { publisher: 1, lane: 0, number: 1 });
+//! ledger.reports("node 2", Gap::Counted { publisher: 1, lane: 0, count: 1 });
+//! ledger.arrives("node 2", Entry { publisher: 1, lane: 0, number: 3 });
+//! let judgement = ledger.judge();
+//! assert!(judgement.is_clean(), "{judgement}");
+//! ```
+
+mod judge;
+mod report;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::RangeInclusive,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use socketioxide_adapter_core::{Error, Outcome};
+
+pub use self::report::{Counts, Invariant, Judgement, ReceiverCounts, Violation};
+
+/// One thing published: the `number`th of a lane of a publisher. A lane is what keeps its order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Entry {
+    /// Who published it. A publisher that restarts is another one.
+    pub publisher: u32,
+    /// In which of its lanes.
+    pub lane: u32,
+    /// Rising within the lane.
+    pub number: u64,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}#{}", self.publisher, self.lane, self.number)
+    }
+}
+
+/// What a publisher knows about an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Attempt {
+    /// The broker has it.
+    Accepted,
+    /// The broker certainly did not take it.
+    Rejected,
+    /// It certainly never left.
+    NotSent,
+    /// Nobody knows; also an attempt whose end was never noted.
+    Unknown,
+}
+
+impl<T> From<&Result<T, Error>> for Attempt {
+    fn from(result: &Result<T, Error>) -> Self {
+        match result.as_ref().map_err(Error::outcome) {
+            Ok(_) => Self::Accepted,
+            Err(Outcome::NotSent) => Self::NotSent,
+            Err(Outcome::Rejected) => Self::Rejected,
+            Err(Outcome::Unknown) => Self::Unknown,
+        }
+    }
+}
+
+/// A loss that a receiver was told about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gap {
+    /// Exactly these.
+    Exact {
+        /// Who published them.
+        publisher: u32,
+        /// In which lane.
+        lane: u32,
+        /// Which.
+        numbers: RangeInclusive<u64>,
+    },
+    /// So many of a lane, at any place.
+    Counted {
+        /// Who published them.
+        publisher: u32,
+        /// In which lane.
+        lane: u32,
+        /// How many.
+        count: u64,
+    },
+    /// At this place of the receiver's events, of any publisher and lane; so many, if that was told.
+    Here {
+        /// How many.
+        count: Option<u64>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Seen {
+    Arrival(Entry),
+    Torn,
+    Gap(Gap),
+}
+
+#[derive(Debug, Default)]
+struct Receiver {
+    /// How many attempts had been made when it joined; it is not owed those.
+    joined_at: usize,
+    /// Whether it left; the end of each lane is not owed to it.
+    left: bool,
+    seen: Vec<Seen>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    /// Place in the order of all attempts.
+    place: usize,
+    attempt: Attempt,
+    is_final: bool,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    attempts: BTreeMap<Entry, Record>,
+    receivers: BTreeMap<String, Receiver>,
+    finals: bool,
+}
+
+impl Books {
+    fn receiver(&mut self, name: &str) -> &mut Receiver {
+        let joined_at = self.attempts.len();
+        self.receivers
+            .entry(name.to_owned())
+            .or_insert_with(|| Receiver {
+                joined_at,
+                ..Receiver::default()
+            })
+    }
+}
+
+/// The books of one test. Shared by reference; every method takes effect at once.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    books: Mutex<Books>,
+}
+
+impl Ledger {
+    /// Empty books.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a receiver is there from now on: it is owed everything that is attempted later. Call it once its
+    /// subscription is known to work.
+    pub fn joins(&self, receiver: &str) {
+        self.books().receiver(receiver);
+    }
+
+    /// Notes that a receiver is going: it is no longer owed the end of any lane.
+    pub fn leaves(&self, receiver: &str) {
+        self.books().receiver(receiver).left = true;
+    }
+
+    /// Notes an attempt. Call it before publishing; the same entry may be attempted again only as a resend.
+    pub fn attempts(&self, entry: Entry) {
+        let mut books = self.books();
+        let record = Record {
+            place: books.attempts.len(),
+            attempt: Attempt::Unknown,
+            is_final: books.finals,
+        };
+        books.attempts.entry(entry).or_insert(record);
+    }
+
+    /// Notes what the publisher was told.
+    pub fn concludes(&self, entry: Entry, attempt: Attempt) {
+        if let Some(record) = self.books().attempts.get_mut(&entry) {
+            record.attempt = attempt;
+        }
+    }
+
+    /// Notes an arrival.
+    pub fn arrives(&self, receiver: &str, entry: Entry) {
+        let seen = Seen::Arrival(entry);
+        self.books().receiver(receiver).seen.push(seen);
+    }
+
+    /// Notes the arrival of something that is not whole.
+    pub fn arrives_torn(&self, receiver: &str) {
+        self.books().receiver(receiver).seen.push(Seen::Torn);
+    }
+
+    /// Notes a reported loss.
+    pub fn reports(&self, receiver: &str, gap: Gap) {
+        self.books().receiver(receiver).seen.push(Seen::Gap(gap));
+    }
+
+    /// Notes that all faults are over: what is attempted from now on must arrive at every receiver that is there.
+    pub fn finals(&self) {
+        self.books().finals = true;
+    }
+
+    /// Whether all finals attempted so far have arrived at every receiver that has not left: when to stop waiting.
+    pub fn finals_arrived(&self) -> bool {
+        judge::missing_finals(&self.books()).next().is_none()
+    }
+
+    /// Judges. Call it when nothing is on its way any more.
+    pub fn judge(&self) -> Judgement {
+        judge::judge(&self.books())
+    }
+}
