@@ -19,9 +19,10 @@ use socketioxide_adapter_core::{
 };
 
 use crate::{
-    Faults, Lab,
+    Faults, Lab, LabError,
     check::{Failure, Verdict, ensure, show, within},
     payload::Id,
+    proxy::Proxy,
 };
 
 /// How long a case waits for something that ought to come at once: long enough for a busy machine.
@@ -54,6 +55,17 @@ impl Context {
             "a transport that has just connected has a link that is {state:?}, not Up"
         );
         Ok(node)
+    }
+
+    /// A new node with a chaos proxy between it and the broker; cases that call this have stated the need.
+    pub(crate) async fn node_behind_proxy(&self) -> Verdict<(Node, Proxy)> {
+        let missing = || Failure("the lab has no endpoint although it said so".into());
+        let broker = self.lab.endpoint().ok_or_else(missing)?;
+        let proxy = Proxy::start(broker, self.seed)
+            .await
+            .map_err(LabError::from)?;
+        let node = self.lab.connect_via(&self.prefix, proxy.address()).await?;
+        Ok((node, proxy))
     }
 
     /// The faults of the lab; cases that call this have stated which ones they need.

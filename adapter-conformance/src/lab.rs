@@ -5,6 +5,8 @@ use std::{error::Error, fmt, net::SocketAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use socketioxide_adapter_core::transport::Transport;
 
+use crate::proxy::Proxy;
+
 /// Why a lab could not do what it was asked to.
 pub type LabError = Box<dyn Error + Send + Sync>;
 
@@ -45,6 +47,43 @@ pub trait Lab: Send + Sync + 'static {
     ) -> LabResult<Arc<dyn Transport>> {
         let _ = (prefix, endpoint);
         Err("this lab cannot connect through a proxy".into())
+    }
+
+    /// Whether [`connect_gated`](Self::connect_gated) works. Default: where there is an [`endpoint`](Self::endpoint).
+    fn has_gates(&self) -> bool {
+        self.endpoint().is_some()
+    }
+
+    /// Like [`connect`](Self::connect), with a gate in the way of this node alone. Default: a [`Proxy`] in front of
+    /// [`endpoint`](Self::endpoint).
+    async fn connect_gated(&self, prefix: &str) -> LabResult<(Arc<dyn Transport>, Box<dyn Gate>)> {
+        let broker = self.endpoint().ok_or("this lab has no gates")?;
+        let proxy = Proxy::start(broker, 0).await?;
+        let transport = self.connect_via(prefix, proxy.address()).await?;
+        Ok((transport, Box::new(proxy)))
+    }
+}
+
+/// A gate in the way of one node to the broker.
+#[async_trait]
+pub trait Gate: Send + Sync {
+    /// Breaks the connections of the node and lets it make no new ones.
+    async fn shut(&self) -> LabResult;
+
+    /// Lets the node connect again.
+    async fn open(&self) -> LabResult;
+}
+
+#[async_trait]
+impl Gate for Proxy {
+    async fn shut(&self) -> LabResult {
+        Self::shut(self);
+        Ok(())
+    }
+
+    async fn open(&self) -> LabResult {
+        Self::open(self);
+        Ok(())
     }
 }
 

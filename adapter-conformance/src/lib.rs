@@ -24,13 +24,14 @@ mod check;
 mod context;
 mod lab;
 pub mod ledger;
+mod load;
 mod memory;
 mod payload;
 pub mod proxy;
 mod suite;
 
 pub use self::{
-    lab::{Ability, Faults, Lab, LabError, LabResult},
+    lab::{Ability, Faults, Gate, Lab, LabError, LabResult},
     memory::MemoryLab,
     suite::{Outcome, Suite, main},
 };

@@ -12,7 +12,7 @@ use socketioxide_adapter_core::{
     transport::Transport,
 };
 
-use crate::{Ability, Faults, Lab, LabResult};
+use crate::{Ability, Faults, Gate, Lab, LabResult};
 
 type Wrap = dyn Fn(Arc<MemoryTransport>) -> Arc<dyn Transport> + Send + Sync;
 
@@ -47,6 +47,18 @@ impl MemoryLab {
         }
     }
 
+    fn join(&self, prefix: &str) -> Arc<MemoryTransport> {
+        let mut clusters = self.clusters();
+        clusters.retain(|_, cluster| {
+            cluster.nodes.retain(|node| node.strong_count() > 0);
+            !cluster.nodes.is_empty()
+        });
+        let cluster = clusters.entry(prefix.to_owned()).or_default();
+        let node = Arc::new(cluster.bus.connect());
+        cluster.nodes.push(Arc::downgrade(&node));
+        node
+    }
+
     fn clusters(&self) -> MutexGuard<'_, HashMap<String, Cluster>> {
         self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,18 +81,17 @@ impl MemoryLab {
 #[async_trait]
 impl Lab for MemoryLab {
     async fn connect(&self, prefix: &str) -> LabResult<Arc<dyn Transport>> {
-        let node = {
-            let mut clusters = self.clusters();
-            clusters.retain(|_, cluster| {
-                cluster.nodes.retain(|node| node.strong_count() > 0);
-                !cluster.nodes.is_empty()
-            });
-            let cluster = clusters.entry(prefix.to_owned()).or_default();
-            let node = Arc::new(cluster.bus.connect());
-            cluster.nodes.push(Arc::downgrade(&node));
-            node
-        };
-        Ok((self.wrap)(node))
+        Ok((self.wrap)(self.join(prefix)))
+    }
+
+    fn has_gates(&self) -> bool {
+        true
+    }
+
+    async fn connect_gated(&self, prefix: &str) -> LabResult<(Arc<dyn Transport>, Box<dyn Gate>)> {
+        let node = self.join(prefix);
+        let gate = NodeGate(Arc::downgrade(&node));
+        Ok(((self.wrap)(node), Box::new(gate)))
     }
 
     fn faults(&self) -> Option<&dyn Faults> {
@@ -135,6 +146,21 @@ impl Faults for MemoryLab {
     async fn cut(&self) -> LabResult {
         self.each_node(MemoryTransport::cut);
         self.each_node(MemoryTransport::heal);
+        Ok(())
+    }
+}
+
+struct NodeGate(Weak<MemoryTransport>);
+
+#[async_trait]
+impl Gate for NodeGate {
+    async fn shut(&self) -> LabResult {
+        self.0.upgrade().iter().for_each(|node| node.cut());
+        Ok(())
+    }
+
+    async fn open(&self) -> LabResult {
+        self.0.upgrade().iter().for_each(|node| node.heal());
         Ok(())
     }
 }

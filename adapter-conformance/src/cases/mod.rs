@@ -5,7 +5,7 @@ mod transport;
 
 use std::{fmt, future::Future, pin::Pin};
 
-use socketioxide_adapter_core::transport::Capabilities;
+use socketioxide_adapter_core::transport::{Capabilities, Replay};
 
 use crate::{Ability, Lab, check::Verdict, context::Context};
 
@@ -26,6 +26,12 @@ pub(crate) enum Need {
     Confirms,
     /// `Capabilities::total_order`.
     TotalOrder,
+    /// `Capabilities::replay` gives something back.
+    Replay,
+    /// The lab has gates.
+    Gate,
+    /// The lab has an endpoint that a proxy can stand in front of.
+    Proxy,
     /// Nothing runs beside the case: it measures the process.
     Alone,
 }
@@ -38,6 +44,9 @@ impl Need {
                 .is_some_and(|faults| faults.abilities().contains(&ability)),
             Self::Confirms => capabilities.confirms,
             Self::TotalOrder => capabilities.total_order,
+            Self::Replay => capabilities.replay != Replay::None,
+            Self::Gate => lab.has_gates(),
+            Self::Proxy => lab.endpoint().is_some(),
             Self::Alone => true,
         }
     }
@@ -50,6 +59,9 @@ impl fmt::Display for Need {
             Self::Fault(ability) => write!(f, "the lab cannot {ability}"),
             Self::Confirms => f.write_str("the transport does not confirm"),
             Self::TotalOrder => f.write_str("the transport has no total order"),
+            Self::Replay => f.write_str("the transport replays nothing"),
+            Self::Gate => f.write_str("the lab cannot cut one node off"),
+            Self::Proxy => f.write_str("the lab's broker is not behind one TCP address"),
             Self::Alone => f.write_str("other cases run"),
         }
     }

@@ -10,24 +10,25 @@ use super::{
     Seen, Violation,
 };
 
-pub(super) fn judge(books: &Books) -> Judgement {
-    let mut judgement = Judgement::default();
+pub(super) fn count(books: &Books) -> Counts {
+    let mut counts = Counts::default();
     for record in books.attempts.values() {
-        let Counts {
-            attempted,
-            accepted,
-            rejected,
-            not_sent,
-            unknown,
-        } = &mut judgement.counts;
-        *attempted += 1;
+        counts.attempted += 1;
         *match record.attempt {
-            Attempt::Accepted => accepted,
-            Attempt::Rejected => rejected,
-            Attempt::NotSent => not_sent,
-            Attempt::Unknown => unknown,
+            Attempt::Accepted => &mut counts.accepted,
+            Attempt::Rejected => &mut counts.rejected,
+            Attempt::NotSent => &mut counts.not_sent,
+            Attempt::Unknown => &mut counts.unknown,
         } += 1;
     }
+    counts
+}
+
+pub(super) fn judge(books: &Books) -> Judgement {
+    let mut judgement = Judgement {
+        counts: count(books),
+        ..Judgement::default()
+    };
     for (name, receiver) in &books.receivers {
         let mut trial = Trial::new(name, &books.attempts, receiver);
         trial.hear_arrivals();

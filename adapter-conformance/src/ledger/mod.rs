@@ -229,6 +229,25 @@ impl Ledger {
         judge::missing_finals(&self.books()).next().is_none()
     }
 
+    /// Whether an entry has arrived at every receiver that has not left.
+    pub fn is_everywhere(&self, entry: Entry) -> bool {
+        let books = self.books();
+        let mut present = books.receivers.values().filter(|receiver| !receiver.left);
+        // Latest first: one asks about what has just been published.
+        present.all(|receiver| {
+            receiver
+                .seen
+                .iter()
+                .rev()
+                .any(|seen| *seen == Seen::Arrival(entry))
+        })
+    }
+
+    /// What the publishers know so far.
+    pub fn counts(&self) -> Counts {
+        judge::count(&self.books())
+    }
+
     /// Judges. Call it when nothing is on its way any more.
     pub fn judge(&self) -> Judgement {
         judge::judge(&self.books())

@@ -8,6 +8,7 @@ mod concurrency;
 mod delivery;
 mod freezing;
 mod limits;
+mod loss;
 mod order;
 mod reconnect;
 mod topics;
@@ -27,4 +28,5 @@ pub(super) const GROUPS: &[&[Case]] = &[
     closing::CASES,
     reconnect::CASES,
     freezing::CASES,
+    loss::CASES,
 ];

@@ -14,12 +14,13 @@ use socketioxide_adapter_core::{
 use crate::{
     Ability, LabResult,
     cases::{Need, cases},
-    check::{Verdict, ensure, ensure_eq, show, within},
+    check::{Verdict, ensure, ensure_eq, eventually, show, within},
     context::{
         Context, Inbox, Node, PATIENCE, epoch, inbox, link_is, may_repeat, namespace, publish,
         read_id, up_after,
     },
     payload::Id,
+    proxy::{Flow, Way},
 };
 
 cases!("transport::reconnect":
@@ -31,6 +32,8 @@ cases!("transport::reconnect":
     every_subscription_delivers_after_a_wipe [Need::Fault(Ability::Wipe)],
     restart_after_restart_nothing_wears_out [Need::Fault(Ability::Restart)],
     a_subscription_dropped_while_down_stays_away [Need::Fault(Ability::Stop)],
+    a_suspected_session_is_made_anew,
+    a_deaf_session_is_made_anew_once_suspected [Need::Proxy],
 );
 
 /// "At once": no round trip, no timer; the rest is the noise of a busy machine.
@@ -151,11 +154,64 @@ async fn a_subscription_dropped_while_down_stays_away(context: Context) -> Verdi
     up_after(&one, epochs[0]).await?;
     up_after(&two, epochs[1]).await?;
     kept.fence(&one, &topic).await?;
-    let receipt = publish(&one, &topic, Bytes::from_static(b"who is there?")).await?;
+    // The broker may learn of it with the next payload.
+    eventually(
+        PATIENCE,
+        "the broker counting only who listens",
+        async || {
+            let receipt = publish(&one, &topic, Bytes::from_static(b"who is there?")).await?;
+            Ok(receipt.receivers.is_none_or(|receivers| receivers == 1))
+        },
+    )
+    .await
+}
+
+async fn a_suspected_session_is_made_anew(context: Context) -> Verdict {
+    let cluster = Cluster::new(&context).await?;
+    let (publisher, idle) = (cluster.publisher.clone(), cluster.idle.clone());
+    let suspect = async {
+        for node in [&publisher, &idle] {
+            node.link().suspect();
+            // Some transports have nothing that runs by itself: they notice with the next call, whatever becomes of it.
+            let _ = node.publish(&namespace("/suspect"), Bytes::new()).await;
+        }
+        Ok(())
+    };
+    cluster.survives(suspect).await.map(drop)
+}
+
+async fn a_deaf_session_is_made_anew_once_suspected(context: Context) -> Verdict {
+    let topic = namespace("/deaf");
+    let talker = context.node().await?;
+    let (listener, proxy) = context.node_behind_proxy().await?;
+    let mut inbox = inbox(&listener, &topic).await?;
+    let before = epoch(&listener);
+    proxy.set_to_client(Way::default().with_flow(Flow::BlackHole));
+    publish(&talker, &topic, Bytes::from_static(b"unheard")).await?;
+    let swallowed = async || Ok(proxy.swallowed() > 0);
+    eventually(PATIENCE, "the loss of a payload on its way", swallowed).await?;
+    ensure_eq(
+        "the link before anybody complains",
+        &epoch(&listener),
+        &before,
+    )?;
+    // The hole is still there, so the old connections cannot come back to life; new ones pass once it is closed.
+    listener.link().suspect();
+    link_is(&listener, LinkState::Down).await?;
+    proxy.set_to_client(Way::default());
+    up_after(&listener, before).await?;
+    let events = inbox.fence(&talker, &topic).await?;
+    let only_resumed = events
+        .iter()
+        .all(|event| matches!(event, Event::Resumed(_)));
     ensure!(
-        receipt.receivers.is_none_or(|receivers| receivers == 1),
-        "one node listens, but {:?} received: a dropped subscription came back",
-        receipt.receivers
+        only_resumed && !events.is_empty(),
+        "expected Resumed, got {}",
+        show(
+            events
+                .iter()
+                .find(|event| !matches!(event, Event::Resumed(_)))
+        )
     );
     Ok(())
 }
