@@ -1,0 +1,134 @@
+// What happens when Redis or a node fails, judged by a ledger of every message.
+import assert from "node:assert/strict";
+import { afterEach, test } from "node:test";
+import { Ledger } from "./lib/ledger.js";
+import { Redis } from "./lib/redis.js";
+import { Cluster, Process, ask } from "./lib/servers.js";
+import { sleep, until, within } from "./lib/wait.js";
+
+const RESTARTS = Number(process.env.E2E_RESTARTS ?? 20);
+/** The deadline of a publish in the cluster's default settings. */
+const PUBLISH_TIMEOUT_MS = 5000;
+
+let redis;
+let cluster;
+async function threeNodes() {
+  redis = await Redis.start();
+  cluster = await Cluster.start(redis.url);
+  const client = await cluster.client(0);
+  await until("all three know each other", async () => (await ask(client, "cluster", null)).nodes.length === 2);
+  return client;
+}
+afterEach(async () => {
+  redis?.thaw();
+  await cluster?.stop();
+  await redis?.stop();
+  redis = cluster = null;
+});
+const noDeaths = () => cluster.nodes.forEach((_, node) => assert.deepEqual(cluster.events(node, "left"), [], "no node is taken for dead"));
+
+test(`Redis killed and restarted ${RESTARTS} times under 1,000 messages a second`, async (t) => {
+  await threeNodes();
+  // Node 2 publishes nothing: it must hear again all the same.
+  const ledger = await Ledger.open(cluster, [0, 1]);
+  ledger.start(1000);
+  await ledger.deliveredEverywhereAfter(performance.now());
+  const before = cluster.processes.map((process) => process.memory().now);
+  const recoveries = [];
+  for (let round = 0; round < RESTARTS; round += 1) {
+    await redis.kill();
+    await sleep(50 + ((round * 137) % 950));
+    const ready = await redis.run();
+    recoveries.push(await ledger.deliveredEverywhereAfter(ready));
+    await sleep(500 + ((round * 211) % 700));
+  }
+  const totals = await ledger.close();
+  recoveries.sort((a, b) => a - b);
+  const median = recoveries[Math.floor(recoveries.length / 2)];
+  const worst = recoveries.at(-1);
+  const growth = Math.max(...cluster.processes.map((process, i) => process.memory().peak - before[i]));
+  t.diagnostic(`delivery back after ${Math.round(median)} ms (median), ${Math.round(worst)} ms (worst); ${JSON.stringify(totals)}; memory +${growth} KiB at most`);
+  noDeaths();
+  assert.ok(totals.sent > 900 * RESTARTS, "the load was there");
+  assert.ok(totals.lost > 0, "the outages hit messages on their way, so that the ledger proves something");
+  assert.ok(median <= 1000, `median ${median} ms`);
+  assert.ok(worst <= 2000, `worst ${worst} ms`);
+  assert.ok(totals.slowestCallMs <= PUBLISH_TIMEOUT_MS, `slowest call ${totals.slowestCallMs} ms`);
+  assert.ok(totals.longestLocalSilenceMs <= 1000, `a local socket heard nothing for ${totals.longestLocalSilenceMs} ms`);
+  assert.ok(growth <= 64 * 1024, `memory grew by ${growth} KiB`);
+});
+
+test("Redis frozen for 10 s", async (t) => {
+  await threeNodes();
+  const ledger = await Ledger.open(cluster, [0, 1]);
+  ledger.start(300);
+  await ledger.deliveredEverywhereAfter(performance.now());
+  redis.freeze();
+  await sleep(10_000);
+  redis.thaw();
+  const back = await ledger.deliveredEverywhereAfter(performance.now());
+  // Longer than the silence after which a node counts as dead: a wrong verdict would have come by then.
+  await sleep(7500);
+  const totals = await ledger.close();
+  t.diagnostic(`delivery back after ${Math.round(back)} ms; ${JSON.stringify(totals)}`);
+  noDeaths();
+  assert.ok(totals.slowestCallMs <= PUBLISH_TIMEOUT_MS + 100, `slowest call ${totals.slowestCallMs} ms`);
+  assert.ok(totals.longestLocalSilenceMs <= 1000, `a local socket heard nothing for ${totals.longestLocalSilenceMs} ms`);
+});
+
+test("a node killed in the middle of everything is counted out in time", async (t) => {
+  const client = await threeNodes();
+  const dying = cluster.nodes[2];
+  const mute = (await cluster.client(2)).offAny();
+  client.reply = "yes";
+  await until("its socket is known", async () => (await ask(client, "sockets")).length === 2);
+  const acks = ask(client, "emit-ack", { target: { timeout_ms: 60_000 }, event: "question", data: 1 });
+  await until("the question is there", () => client.seen.some(([event]) => event === "question"));
+  await sleep(200);
+
+  await dying.process.kill();
+  const killed = performance.now();
+  const query = ask(client, "sockets").then(() => "an answer", (error) => error.message);
+  const left = await until("both others count it out", () => {
+    const events = [0, 1].map((node) => cluster.events(node, "left")[0]);
+    return events.every(Boolean) && events;
+  }, 9000);
+  for (const { details, time } of left) {
+    assert.deepEqual(details, { node: dying.node, reason: "Dead" });
+    assert.ok(time - killed <= 7500, `counted out after ${time - killed} ms`);
+  }
+  const problem = await within("the query ends", query, 500);
+  assert.match(problem, new RegExp(dying.node), "the query names the node that did not answer");
+  const answers = await within("the acknowledged broadcast ends", acks, 500);
+  assert.deepEqual(answers.filter(([, , error]) => error === null), [[client.id, "yes", null]]);
+  assert.ok(cluster.events(0, "incomplete").some(({ details }) => details.missing.includes(dying.node)), "an event names it");
+  assert.deepEqual((await ask(client, "sockets")).map(([id]) => id), [client.id]);
+  t.diagnostic(`counted out after ${left.map(({ time }) => Math.round(time - killed)).join(" and ")} ms`);
+  mute.disconnect();
+  cluster.processes.length = 2;
+});
+
+for (const [what, url, expected] of [
+  ["an unreachable host", "redis://user:s3cret@127.0.0.1:1", /redis/],
+  ["an unknown option", "redis://127.0.0.1:1?prefx=s3cret", /unknown option "prefx".*did you mean "prefix"/],
+  ["an unknown scheme", "kafka://s3cret@127.0.0.1", /unknown scheme "kafka", expected one of .*redis/],
+  ["no URL at all", "s3cret", /not a broker URL/],
+]) {
+  test(`${what} ends the start with one line that says what to do`, async () => {
+    await refused(url, expected);
+  });
+}
+
+test("a wrong password ends the start with one line that says so", async () => {
+  redis = await Redis.start(["--requirepass", "right"]);
+  await refused(redis.url.replace("//", "//:s3cret@"), /password|authenticat/i);
+});
+
+async function refused(url, expected) {
+  const server = new Process([url]);
+  assert.equal(await within("the server gives up", server.exited, 15_000), 1);
+  const lines = server.errors.trim().split("\n");
+  assert.equal(lines.length, 1, server.errors);
+  assert.match(lines[0], expected);
+  assert.doesNotMatch(lines[0], /s3cret/);
+}
