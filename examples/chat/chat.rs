@@ -39,7 +39,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(cluster: Cluster, label: String, bus: String, siblings: Siblings) -> Arc<Self> {
+    pub(crate) fn new(
+        cluster: Cluster,
+        label: String,
+        bus: String,
+        siblings: Siblings,
+    ) -> Arc<Self> {
         Arc::new(Self {
             cluster,
             label,
@@ -52,7 +57,11 @@ impl Node {
 
     pub(crate) fn name(&self) -> NodeName {
         NodeName {
-            id: self.cluster.node_id().map(|id| id.to_string()).unwrap_or_default(),
+            id: self
+                .cluster
+                .node_id()
+                .map(|id| id.to_string())
+                .unwrap_or_default(),
             label: Some(self.label.clone()),
         }
     }
@@ -104,11 +113,20 @@ struct Me(Arc<Mutex<Profile>>);
 
 impl Me {
     fn person(&self) -> Person {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).person.clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .person
+            .clone()
     }
 
     fn in_room(&self, room: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).rooms.iter().any(|mine| mine == room)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .rooms
+            .iter()
+            .any(|mine| mine == room)
     }
 
     /// Changes the profile and moves the socket to the room that carries the new one.
@@ -138,7 +156,12 @@ pub(crate) async fn on_connect<A: Adapter>(
     io: SocketIo<A>,
 ) {
     let auth = auth.unwrap_or_default();
-    let rooms: BTreeSet<String> = auth.rooms.iter().filter_map(|room| room_name(room)).take(MAX_ROOMS).collect();
+    let rooms: BTreeSet<String> = auth
+        .rooms
+        .iter()
+        .filter_map(|room| room_name(room))
+        .take(MAX_ROOMS)
+        .collect();
     let me = Me(Arc::new(Mutex::new(Profile {
         person: Person {
             id: socket.id.to_string(),
@@ -160,7 +183,8 @@ pub(crate) async fn on_connect<A: Adapter>(
     socket.on("roster", on_roster);
     socket.on_disconnect(async |io: SocketIo<A>| announce(&io).await);
 
-    let hello = json!({ "node": node.name(), "bus": node.bus, "link": node.link(), "feed": node.feed() });
+    let hello =
+        json!({ "node": node.name(), "bus": node.bus, "link": node.link(), "feed": node.feed() });
     let _ = socket.emit("hello", &hello);
     announce(&io).await;
 }
@@ -180,23 +204,36 @@ async fn on_message<A: Adapter>(
 ) {
     let text: String = incoming.text.chars().take(MAX_TEXT).collect();
     if text.trim().is_empty() || incoming.id.len() > 64 || !me.in_room(&incoming.room) {
-        let _ = ack.send(&json!({ "status": "failed", "why": "not a message to a room you are in" }));
+        let _ =
+            ack.send(&json!({ "status": "failed", "why": "not a message to a room you are in" }));
         return;
     }
     let message = json!({ "id": incoming.id, "room": incoming.room, "from": me.person(), "text": text, "at": now() });
     // The people on this node have it in any case; an error says why the other nodes do not.
-    let answer = match io.to(chat_room(incoming.room)).emit("message", &message).await {
+    let answer = match io
+        .to(chat_room(incoming.room))
+        .emit("message", &message)
+        .await
+    {
         Ok(()) => json!({ "status": "sent" }),
         Err(error) => json!({ "status": "partial", "why": error.to_string() }),
     };
     let _ = ack.send(&answer);
 }
 
-async fn on_typing<A: Adapter>(socket: SocketRef<A>, Data(room): Data<String>, Extension(me): Extension<Me>) {
+async fn on_typing<A: Adapter>(
+    socket: SocketRef<A>,
+    Data(room): Data<String>,
+    Extension(me): Extension<Me>,
+) {
     if me.in_room(&room) {
         let typing = json!({ "room": room, "from": me.person() });
         // Worth nothing a second later, so it may be dropped on the way to a slow client.
-        let _ = socket.to(chat_room(room)).volatile().emit("typing", &typing).await;
+        let _ = socket
+            .to(chat_room(room))
+            .volatile()
+            .emit("typing", &typing)
+            .await;
     }
 }
 
@@ -234,7 +271,9 @@ async fn on_leave<A: Adapter>(
     Data(room): Data<String>,
     Extension(me): Extension<Me>,
 ) {
-    me.change(&socket, |profile| profile.rooms.retain(|mine| *mine != room));
+    me.change(&socket, |profile| {
+        profile.rooms.retain(|mine| *mine != room)
+    });
     socket.leave(chat_room(room));
     announce(&io).await;
 }
@@ -250,7 +289,12 @@ async fn on_rename<A: Adapter>(
 }
 
 /// Sends an event to one socket, wherever it is, and tells how long its answer took.
-async fn on_wave<A: Adapter>(io: SocketIo<A>, Data(id): Data<String>, Extension(me): Extension<Me>, ack: AckSender<A>) {
+async fn on_wave<A: Adapter>(
+    io: SocketIo<A>,
+    Data(id): Data<String>,
+    Extension(me): Extension<Me>,
+    ack: AckSender<A>,
+) {
     let started = Instant::now();
     let answer = match wave(&io, &id, &me.person()).await {
         Ok(name) => json!({ "name": name, "ms": started.elapsed().as_millis() }),
@@ -260,8 +304,13 @@ async fn on_wave<A: Adapter>(io: SocketIo<A>, Data(id): Data<String>, Extension(
 }
 
 async fn wave<A: Adapter>(io: &SocketIo<A>, id: &str, from: &Person) -> Result<String, String> {
-    let sockets = io.fetch_sockets().await.map_err(|error| error.to_string())?;
-    let target = sockets.into_iter().find(|socket| socket.data().id.as_str() == id);
+    let sockets = io
+        .fetch_sockets()
+        .await
+        .map_err(|error| error.to_string())?;
+    let target = sockets
+        .into_iter()
+        .find(|socket| socket.data().id.as_str() == id);
     let target = target.ok_or("they are gone")?;
     let acks = target.emit_with_ack::<_, String>("wave", from).await;
     let answer = acks.map_err(|error| error.to_string())?.await;
@@ -280,11 +329,16 @@ async fn on_roster<A: Adapter>(io: SocketIo<A>, State(node): State<Arc<Node>>, a
     for other in node.cluster.nodes() {
         let id = other.id.to_string();
         if nodes.iter().all(|known| known.id != id) {
-            let sibling = node.siblings.get().and_then(|all| all.iter().find(|one| one.id == id));
+            let sibling = node
+                .siblings
+                .get()
+                .and_then(|all| all.iter().find(|one| one.id == id));
             nodes.push(sibling.cloned().unwrap_or(NodeName { id, label: None }));
         }
     }
-    nodes[1..].sort_by(|a, b| (a.label.is_none(), &a.label, &a.id).cmp(&(b.label.is_none(), &b.label, &b.id)));
+    nodes[1..].sort_by(|a, b| {
+        (a.label.is_none(), &a.label, &a.id).cmp(&(b.label.is_none(), &b.label, &b.id))
+    });
     let answer = json!({ "people": roster.people, "nodes": nodes, "error": roster.error, "link": node.link(), "stats": node.stats() });
     let _ = ack.send(&answer);
 }
@@ -306,7 +360,11 @@ struct FeedEntry {
 }
 
 /// Passes the events of the cluster on to the pages of this node, until the cluster is shut down.
-pub(crate) async fn tell_events<A: Adapter>(mut events: ClusterEvents, node: Arc<Node>, io: SocketIo<A>) {
+pub(crate) async fn tell_events<A: Adapter>(
+    mut events: ClusterEvents,
+    node: Arc<Node>,
+    io: SocketIo<A>,
+) {
     while let Some(event) = events.recv().await {
         let entry = FeedEntry {
             at: now(),
@@ -317,7 +375,9 @@ pub(crate) async fn tell_events<A: Adapter>(mut events: ClusterEvents, node: Arc
             },
             text: event.to_string(),
             gap: match &event {
-                ClusterEvent::Gap { count: 1, .. } => Some("1 message from another node was lost here".to_owned()),
+                ClusterEvent::Gap { count: 1, .. } => {
+                    Some("1 message from another node was lost here".to_owned())
+                }
                 ClusterEvent::Gap { count, .. } => {
                     Some(format!("{count} messages from another node were lost here"))
                 }
@@ -338,19 +398,34 @@ fn chat_room(room: String) -> String {
 
 /// The room that a person means, or nothing if no room can be called so.
 fn room_name(text: &str) -> Option<String> {
-    let text = text.trim().trim_start_matches('#').to_lowercase().replace(' ', "-");
+    let text = text
+        .trim()
+        .trim_start_matches('#')
+        .to_lowercase()
+        .replace(' ', "-");
     let legal = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
     let fits = !text.is_empty() && text.chars().count() <= MAX_ROOM && text.chars().all(legal);
     fits.then_some(text)
 }
 
 fn person_name(text: &str) -> String {
-    let name: String = text.trim().chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
-    if name.is_empty() { "Somebody".to_owned() } else { name }
+    let name: String = text
+        .trim()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_NAME)
+        .collect();
+    if name.is_empty() {
+        "Somebody".to_owned()
+    } else {
+        name
+    }
 }
 
 /// Milliseconds since 1970, as JavaScript counts time.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }

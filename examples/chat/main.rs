@@ -17,7 +17,10 @@ use socketioxide::{SocketIo, adapter::Emitter};
 use socketioxide_adapter::{ClusterAdapter, connect};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-use crate::{chat::{Node, Siblings}, options::Options};
+use crate::{
+    chat::{Node, Siblings},
+    options::Options,
+};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -53,7 +56,11 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let mut tasks = JoinSet::new();
     let mut nodes = Vec::new();
     let siblings = Siblings::default();
-    println!("One chat, {} on {}\n", count(listeners.len()), options.bus_without_secrets());
+    println!(
+        "One chat, {} on {}\n",
+        count(listeners.len()),
+        options.bus_without_secrets()
+    );
     for listener in listeners {
         let address = listener.local_addr()?;
         nodes.push(start(&options, listener, &siblings, stopping.clone(), &mut tasks).await?);
@@ -87,7 +94,12 @@ async fn start(
 ) -> Result<(Arc<Node>, SocketIo<ClusterAdapter<Emitter>>), Box<dyn Error>> {
     let cluster = connect(&options.bus).await?;
     let label = format!("{}:{}", options.host, listener.local_addr()?.port());
-    let node = Node::new(cluster.clone(), label, options.bus_name(), Arc::clone(siblings));
+    let node = Node::new(
+        cluster.clone(),
+        label,
+        options.bus_name(),
+        Arc::clone(siblings),
+    );
 
     let (layer, io) = SocketIo::builder()
         .with_adapter::<ClusterAdapter<_>>(cluster.clone())

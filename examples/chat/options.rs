@@ -74,5 +74,11 @@ impl Options {
 
 fn number(name: &str, value: &str, allowed: Range<u16>) -> Result<u16, String> {
     let number = value.parse().ok().filter(|number| allowed.contains(number));
-    number.ok_or_else(|| format!("{name} must be a number from {} to {}", allowed.start, allowed.end - 1))
+    number.ok_or_else(|| {
+        format!(
+            "{name} must be a number from {} to {}",
+            allowed.start,
+            allowed.end - 1
+        )
+    })
 }

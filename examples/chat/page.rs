@@ -37,7 +37,10 @@ pub(crate) fn routes() -> io::Result<Router> {
         .route("/view.js", file("text/javascript", VIEW))
         .route("/icon.svg", file("image/svg+xml", ICON));
     let client = if Path::new(INSTALLED).exists() {
-        router = router.route("/client.js", file("text/javascript", std::fs::read_to_string(INSTALLED)?));
+        router = router.route(
+            "/client.js",
+            file("text/javascript", std::fs::read_to_string(INSTALLED)?),
+        );
         LOCAL_CLIENT
     } else {
         CDN_CLIENT

@@ -99,6 +99,9 @@ async fn ask<A: Adapter>(io: &SocketIo<A>) -> Roster {
         .iter()
         .filter_map(|socket| profiles.remove(socket.data().id.as_str()))
         .collect();
-    people.sort_by(|a, b| (a.person.name.to_lowercase(), &a.person.id).cmp(&(b.person.name.to_lowercase(), &b.person.id)));
+    people.sort_by(|a, b| {
+        (a.person.name.to_lowercase(), &a.person.id)
+            .cmp(&(b.person.name.to_lowercase(), &b.person.id))
+    });
     Roster { people, error }
 }

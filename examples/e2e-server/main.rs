@@ -107,18 +107,27 @@ async fn report(mut events: ClusterEvents, cluster: Cluster) {
 fn describe(event: &ClusterEvent) -> (&'static str, serde_json::Value) {
     match event {
         ClusterEvent::Joined { node } => ("joined", json!({ "node": node.to_string() })),
-        ClusterEvent::Left { node, reason } => {
-            ("left", json!({ "node": node.to_string(), "reason": format!("{reason:?}") }))
-        }
+        ClusterEvent::Left { node, reason } => (
+            "left",
+            json!({ "node": node.to_string(), "reason": format!("{reason:?}") }),
+        ),
         ClusterEvent::LinkUp => ("link-up", json!({})),
         ClusterEvent::LinkDown { .. } => ("link-down", json!({})),
-        ClusterEvent::Gap { origin, namespace, count, .. } => (
+        ClusterEvent::Gap {
+            origin,
+            namespace,
+            count,
+            ..
+        } => (
             "gap",
             json!({ "origin": origin.to_string(), "namespace": namespace.as_str(), "count": count }),
         ),
-        ClusterEvent::Unsent { namespace, count, .. } => {
-            ("unsent", json!({ "namespace": namespace.as_str(), "count": count }))
-        }
+        ClusterEvent::Unsent {
+            namespace, count, ..
+        } => (
+            "unsent",
+            json!({ "namespace": namespace.as_str(), "count": count }),
+        ),
         ClusterEvent::Incomplete { missing, .. } => {
             let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
             ("incomplete", json!({ "missing": missing }))
@@ -129,5 +138,8 @@ fn describe(event: &ClusterEvent) -> (&'static str, serde_json::Value) {
 
 /// The node's id as the tests know it.
 pub(crate) fn name(cluster: &Cluster) -> String {
-    cluster.node_id().map(|id| id.to_string()).unwrap_or_default()
+    cluster
+        .node_id()
+        .map(|id| id.to_string())
+        .unwrap_or_default()
 }

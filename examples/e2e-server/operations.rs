@@ -36,7 +36,11 @@ struct Target {
 }
 
 impl Target {
-    fn operators<A: Adapter>(self, io: &SocketIo<A>, socket: &SocketRef<A>) -> BroadcastOperators<A> {
+    fn operators<A: Adapter>(
+        self,
+        io: &SocketIo<A>,
+        socket: &SocketRef<A>,
+    ) -> BroadcastOperators<A> {
         let nowhere: [String; 0] = [];
         let mut operators = if self.from_socket {
             socket.within(nowhere)
@@ -129,14 +133,32 @@ pub(crate) fn on_connect<A: Adapter>(socket: SocketRef<A>) -> Ready<()> {
     ready(())
 }
 
-async fn emit<A: Adapter>(io: SocketIo<A>, socket: SocketRef<A>, Data(emit): Data<Emit>, ack: AckSender<A>) {
-    let result = emit.target.operators(&io, &socket).emit(emit.event, &emit.data).await;
+async fn emit<A: Adapter>(
+    io: SocketIo<A>,
+    socket: SocketRef<A>,
+    Data(emit): Data<Emit>,
+    ack: AckSender<A>,
+) {
+    let result = emit
+        .target
+        .operators(&io, &socket)
+        .emit(emit.event, &emit.data)
+        .await;
     reply(ack, result.map(|()| true));
 }
 
 /// Answers with `[id, answer]` of each socket that acknowledged and `[id, null, error]` of each that did not.
-async fn emit_ack<A: Adapter>(io: SocketIo<A>, socket: SocketRef<A>, Data(emit): Data<Emit>, ack: AckSender<A>) {
-    let stream = emit.target.operators(&io, &socket).emit_with_ack::<_, Value>(emit.event, &emit.data).await;
+async fn emit_ack<A: Adapter>(
+    io: SocketIo<A>,
+    socket: SocketRef<A>,
+    Data(emit): Data<Emit>,
+    ack: AckSender<A>,
+) {
+    let stream = emit
+        .target
+        .operators(&io, &socket)
+        .emit_with_ack::<_, Value>(emit.event, &emit.data)
+        .await;
     let stream = match stream {
         Ok(stream) => stream,
         Err(error) => return reply(ack, Err::<(), _>(error)),
@@ -151,60 +173,155 @@ async fn emit_ack<A: Adapter>(io: SocketIo<A>, socket: SocketRef<A>, Data(emit):
     reply(ack, Ok::<_, String>(answers));
 }
 
-async fn join<A: Adapter>(io: SocketIo<A>, socket: SocketRef<A>, Data(op): Data<Rooms>, ack: AckSender<A>) {
-    reply(ack, op.target.operators(&io, &socket).join(op.rooms).await.map(|()| true));
+async fn join<A: Adapter>(
+    io: SocketIo<A>,
+    socket: SocketRef<A>,
+    Data(op): Data<Rooms>,
+    ack: AckSender<A>,
+) {
+    reply(
+        ack,
+        op.target
+            .operators(&io, &socket)
+            .join(op.rooms)
+            .await
+            .map(|()| true),
+    );
 }
 
-async fn leave<A: Adapter>(io: SocketIo<A>, socket: SocketRef<A>, Data(op): Data<Rooms>, ack: AckSender<A>) {
-    reply(ack, op.target.operators(&io, &socket).leave(op.rooms).await.map(|()| true));
+async fn leave<A: Adapter>(
+    io: SocketIo<A>,
+    socket: SocketRef<A>,
+    Data(op): Data<Rooms>,
+    ack: AckSender<A>,
+) {
+    reply(
+        ack,
+        op.target
+            .operators(&io, &socket)
+            .leave(op.rooms)
+            .await
+            .map(|()| true),
+    );
 }
 
-async fn disconnect<A: Adapter>(io: SocketIo<A>, socket: SocketRef<A>, Data(op): Data<Query>, ack: AckSender<A>) {
-    reply(ack, op.target.operators(&io, &socket).disconnect().await.map(|()| true));
+async fn disconnect<A: Adapter>(
+    io: SocketIo<A>,
+    socket: SocketRef<A>,
+    Data(op): Data<Query>,
+    ack: AckSender<A>,
+) {
+    reply(
+        ack,
+        op.target
+            .operators(&io, &socket)
+            .disconnect()
+            .await
+            .map(|()| true),
+    );
 }
 
-async fn sockets<A: Adapter>(io: SocketIo<A>, socket: SocketRef<A>, Data(op): Data<Query>, ack: AckSender<A>) {
+async fn sockets<A: Adapter>(
+    io: SocketIo<A>,
+    socket: SocketRef<A>,
+    Data(op): Data<Query>,
+    ack: AckSender<A>,
+) {
     let found = op.target.operators(&io, &socket).fetch_sockets().await;
     let list = |sockets: Vec<RemoteSocket<A>>| -> Vec<[String; 3]> {
         let each = sockets.iter().map(RemoteSocket::data);
-        each.map(|data| [data.id.to_string(), data.server_id.to_string(), data.ns.to_string()]).collect()
+        each.map(|data| {
+            [
+                data.id.to_string(),
+                data.server_id.to_string(),
+                data.ns.to_string(),
+            ]
+        })
+        .collect()
     };
     reply(ack, found.map(list));
 }
 
-async fn rooms<A: Adapter>(io: SocketIo<A>, socket: SocketRef<A>, Data(op): Data<Query>, ack: AckSender<A>) {
+async fn rooms<A: Adapter>(
+    io: SocketIo<A>,
+    socket: SocketRef<A>,
+    Data(op): Data<Query>,
+    ack: AckSender<A>,
+) {
     let rooms = op.target.operators(&io, &socket).rooms().await;
-    reply(ack, rooms.map(|rooms| rooms.iter().map(ToString::to_string).collect::<Vec<_>>()));
+    reply(
+        ack,
+        rooms.map(|rooms| rooms.iter().map(ToString::to_string).collect::<Vec<_>>()),
+    );
 }
 
-async fn remote<A: Adapter>(io: SocketIo<A>, socket: SocketRef<A>, Data(op): Data<Remote>, ack: AckSender<A>) {
+async fn remote<A: Adapter>(
+    io: SocketIo<A>,
+    socket: SocketRef<A>,
+    Data(op): Data<Remote>,
+    ack: AckSender<A>,
+) {
     reply(ack, act_on_remote(&io, &socket, op).await);
 }
 
-async fn act_on_remote<A: Adapter>(io: &SocketIo<A>, socket: &SocketRef<A>, op: Remote) -> Result<Value, String> {
-    let all = Target::default().operators(io, socket).fetch_sockets().await;
+async fn act_on_remote<A: Adapter>(
+    io: &SocketIo<A>,
+    socket: &SocketRef<A>,
+    op: Remote,
+) -> Result<Value, String> {
+    let all = Target::default()
+        .operators(io, socket)
+        .fetch_sockets()
+        .await;
     let mut all = all.map_err(|error| error.to_string())?.into_iter();
-    let target = all.find(|found| found.data().id.as_str() == op.id).ok_or("no such socket")?;
+    let target = all
+        .find(|found| found.data().id.as_str() == op.id)
+        .ok_or("no such socket")?;
     let done = |()| Value::Boolean(true);
     match op.action.as_str() {
-        "emit" => target.emit("remote", &op.data).await.map(done).map_err(|error| error.to_string()),
+        "emit" => target
+            .emit("remote", &op.data)
+            .await
+            .map(done)
+            .map_err(|error| error.to_string()),
         "emit-ack" => {
             let acks = target.emit_with_ack::<_, Value>("remote", &op.data).await;
-            acks.map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())
+            acks.map_err(|error| error.to_string())?
+                .await
+                .map_err(|error| error.to_string())
         }
-        "join" => target.join(op.rooms).await.map(done).map_err(|error| error.to_string()),
-        "leave" => target.leave(op.rooms).await.map(done).map_err(|error| error.to_string()),
-        "disconnect" => target.disconnect().await.map(done).map_err(|error| error.to_string()),
+        "join" => target
+            .join(op.rooms)
+            .await
+            .map(done)
+            .map_err(|error| error.to_string()),
+        "leave" => target
+            .leave(op.rooms)
+            .await
+            .map(done)
+            .map_err(|error| error.to_string()),
+        "disconnect" => target
+            .disconnect()
+            .await
+            .map(done)
+            .map_err(|error| error.to_string()),
         "rooms" => {
             let rooms = target.rooms().await.map_err(|error| error.to_string())?;
-            Ok(rooms.iter().map(|room| Value::from(room.to_string())).collect())
+            Ok(rooms
+                .iter()
+                .map(|room| Value::from(room.to_string()))
+                .collect())
         }
         other => Err(format!("unknown action {other}")),
     }
 }
 
 /// The socket itself joins rooms, as an application does it: at once and without the adapter.
-async fn enter<A: Adapter>(socket: SocketRef<A>, Data(rooms): Data<Vec<String>>, ack: AckSender<A>) {
+async fn enter<A: Adapter>(
+    socket: SocketRef<A>,
+    Data(rooms): Data<Vec<String>>,
+    ack: AckSender<A>,
+) {
     socket.join(rooms);
     reply(ack, Ok::<_, String>(true));
 }
@@ -220,10 +337,15 @@ async fn echo<A: Adapter>(Data(data): Data<Value>, ack: AckSender<A>) {
 
 /// What the node knows of the cluster.
 async fn cluster<A: Adapter>(State(cluster): State<Cluster>, ack: AckSender<A>) {
-    let nodes: Vec<String> = cluster.nodes().iter().map(|node| node.id.to_string()).collect();
+    let nodes: Vec<String> = cluster
+        .nodes()
+        .iter()
+        .map(|node| node.id.to_string())
+        .collect();
     let link = format!("{:?}", cluster.link().state());
     let stats = format!("{:?}", cluster.stats());
-    let answer = json!({ "node": crate::name(&cluster), "nodes": nodes, "link": link, "stats": stats });
+    let answer =
+        json!({ "node": crate::name(&cluster), "nodes": nodes, "link": link, "stats": stats });
     reply(ack, Ok::<_, String>(answer));
 }
 
@@ -234,10 +356,17 @@ async fn burst<A: Adapter>(io: SocketIo<A>, Data(count): Data<u32>, ack: AckSend
         async move { io.emit("burst", &n).await.is_err() }
     });
     let failures = futures_util::future::join_all(emits).await;
-    reply(ack, Ok::<_, String>(failures.into_iter().filter(|failed| *failed).count()));
+    reply(
+        ack,
+        Ok::<_, String>(failures.into_iter().filter(|failed| *failed).count()),
+    );
 }
 
-async fn delete_namespace<A: Adapter>(io: SocketIo<A>, Data(path): Data<String>, ack: AckSender<A>) {
+async fn delete_namespace<A: Adapter>(
+    io: SocketIo<A>,
+    Data(path): Data<String>,
+    ack: AckSender<A>,
+) {
     io.delete_ns(path);
     reply(ack, Ok::<_, String>(true));
 }
@@ -250,8 +379,14 @@ struct Reply<T> {
 
 fn reply<A: Adapter, T: Serialize, E: ToString>(ack: AckSender<A>, result: Result<T, E>) {
     let reply = match result {
-        Ok(value) => Reply { ok: Some(value), error: None },
-        Err(error) => Reply { ok: None, error: Some(error.to_string()) },
+        Ok(value) => Reply {
+            ok: Some(value),
+            error: None,
+        },
+        Err(error) => Reply {
+            ok: None,
+            error: Some(error.to_string()),
+        },
     };
     // The socket may be gone by now, and with it the one who asked.
     let _ = ack.send(&reply);

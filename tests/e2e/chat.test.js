@@ -61,7 +61,7 @@ async function join_as(name, url, options) {
   page.on("pageerror", (error) => page.problems.push(error.message));
   page.setDefaultTimeout(10_000);
   await page.goto(url);
-  await page.getByLabel("Your name").fill(name);
+  await page.getByRole("textbox", { name: "Your name" }).fill(name);
   await page.getByRole("button", { name: "Join the chat" }).click();
   await page.locator("#link[data-link=up]").waitFor({ state: "attached" });
   return page;

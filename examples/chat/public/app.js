@@ -115,8 +115,8 @@ async function askRoster() {
   try {
     const roster = await socket.timeout(12_000).emitWithAck("roster", null);
     state.people = roster.people;
-    state.nodes = roster.nodes;
     know(roster.nodes);
+    state.nodes = roster.nodes.map((node) => state.known.get(node.id));
     state.link = roster.link;
     state.rosterError = roster.error && `Only this node could be asked: ${roster.error}`;
     const theirs = roster.people.flatMap((person) => person.rooms);

@@ -120,7 +120,7 @@ export function drawNodes(state, actions) {
       avatar(person.name, node),
       el("span", { class: "who" }, person.name, person.id === state.id && el("small", {}, " (you)")),
       person.id !== state.id && el("button", { type: "button", class: "wave", disabled: !state.connected, "aria-label": `Wave at ${person.name}`, onclick: () => actions.wave(person) }, icon("wave"), "Wave")));
-    const body = rows.length > 0 ? el("ul", {}, ...rows) : el("p", { class: "nobody" }, "Nobody is on this node.");
+    const body = rows.length > 0 ? el("ul", {}, ...rows) : el("p", { class: "nobody" }, state.rosterError && !mine ? "Not to be asked at the moment." : "Nobody is on this node.");
     return tint(el("li", { class: "node" }, header, body), node);
   });
   $("nodes").replaceChildren(...cards);

@@ -87,7 +87,7 @@ export class Ledger {
     return Math.max(...remote.map(first)) - since;
   }
 
-  /** Ends the publishing and judges; returns the numbers for the report. */
+  /** Ends the publishing, waits for the last reports and judges; returns the totals. */
   async close() {
     for (const publisher of this.publishers) await publisher.stop();
     // The last message of each must be there (the link is up), so that what is missing before it is missing for good.
@@ -103,6 +103,11 @@ export class Ledger {
     const settled = () => [...this.pairs()].every((pair) => this.lost(pair) === this.reported(pair));
     const end = performance.now() + 6000;
     while (!settled() && performance.now() < end) await sleep(20);
+    return this.judge();
+  }
+
+  /** The verdict over what was written down: fails, or returns the totals. */
+  judge() {
     const totals = { sent: 0, refused: 0, lost: 0, reported: 0, duplicates: 0, reordered: 0, resurrected: 0, slowestCallMs: 0, longestLocalSilenceMs: 0 };
     for (const { sentAt, error, micros } of this.publishers) {
       totals.sent += sentAt.length;
