@@ -54,3 +54,12 @@ pub use socketioxide_adapter_core::{
 };
 
 pub use self::backends::{connect, connect_with, registry};
+
+/// The code in README and `docs/`, compiled with the documentation tests.
+#[cfg(all(doctest, feature = "redis"))]
+mod prose {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../docs/operations.md")]
+    mod operations {}
+}

@@ -37,7 +37,8 @@ test(`Redis killed and restarted ${RESTARTS} times under 1,000 messages a second
   const recoveries = [];
   for (let round = 0; round < RESTARTS; round += 1) {
     await redis.kill();
-    await sleep(50 + ((round * 137) % 950));
+    // Mostly short outages, as restarts are; every fifth is long enough for the waits between attempts to have grown.
+    await sleep(round % 5 === 4 ? 4000 : 50 + ((round * 137) % 950));
     const ready = await redis.run();
     recoveries.push(await ledger.deliveredEverywhereAfter(ready));
     await sleep(500 + ((round * 211) % 700));
@@ -49,7 +50,7 @@ test(`Redis killed and restarted ${RESTARTS} times under 1,000 messages a second
   const growth = Math.max(...cluster.processes.map((process, i) => process.memory().peak - before[i]));
   t.diagnostic(`delivery back after ${Math.round(median)} ms (median), ${Math.round(worst)} ms (worst); ${JSON.stringify(totals)}; memory +${growth} KiB at most`);
   noDeaths();
-  assert.ok(totals.sent > 900 * RESTARTS, "the load was there");
+  assert.ok(totals.sent > 1000 * RESTARTS, "the load was there");
   assert.ok(totals.lost > 0, "the outages hit messages on their way, so that the ledger proves something");
   assert.ok(median <= 1000, `median ${median} ms`);
   assert.ok(worst <= 2000, `worst ${worst} ms`);
