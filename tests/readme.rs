@@ -1,5 +1,7 @@
 //! README promises what the backends declare, and nothing else.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test")]
+
 use std::collections::BTreeMap;
 
 use socketioxide_adapter::{
