@@ -15,7 +15,7 @@ use socketioxide_core::{
 };
 use support::{Ack, Node, event, eventually, everyone, wire};
 
-async fn three(config: ClusterConfig) -> (MemoryBus, Vec<Node>) {
+fn three(config: ClusterConfig) -> (MemoryBus, Vec<Node>) {
     let bus = MemoryBus::new();
     let nodes = (0..3)
         .map(|_| Node::new(bus.connect(), config.clone()))
@@ -25,7 +25,7 @@ async fn three(config: ClusterConfig) -> (MemoryBus, Vec<Node>) {
 
 #[tokio::test(start_paused = true)]
 async fn a_broadcast_reaches_every_socket_of_every_node_once() {
-    let (_bus, nodes) = three(ClusterConfig::default()).await;
+    let (_bus, nodes) = three(ClusterConfig::default());
     let mut sockets = Vec::new();
     let mut adapters = Vec::new();
     for node in &nodes {
@@ -49,7 +49,7 @@ async fn a_broadcast_reaches_every_socket_of_every_node_once() {
 
 #[tokio::test(start_paused = true)]
 async fn join_then_emit_is_never_reordered_and_queries_span_nodes() {
-    let (_bus, nodes) = three(ClusterConfig::default()).await;
+    let (_bus, nodes) = three(ClusterConfig::default());
     let (a, _) = nodes[0].namespace("/").await;
     let (_b, b_sockets) = nodes[1].namespace("/").await;
     let sid = b_sockets.add(Ack::Never);
@@ -71,7 +71,7 @@ async fn join_then_emit_is_never_reordered_and_queries_span_nodes() {
 
 #[tokio::test(start_paused = true)]
 async fn acknowledgements_come_from_all_nodes_and_the_stream_ends() {
-    let (_bus, nodes) = three(ClusterConfig::default()).await;
+    let (_bus, nodes) = three(ClusterConfig::default());
     let mut adapters = Vec::new();
     for node in &nodes {
         let (adapter, table) = node.namespace("/").await;
@@ -195,8 +195,7 @@ async fn an_outage_fails_fast_serves_local_sockets_and_reports_exactly_what_was_
 
 #[tokio::test(start_paused = true)]
 async fn shutdown_delivers_what_is_queued_and_says_goodbye() {
-    let (_bus, nodes) =
-        three(ClusterConfig::default().with_publish_mode(PublishMode::Confirmed)).await;
+    let (_bus, nodes) = three(ClusterConfig::default().with_publish_mode(PublishMode::Confirmed));
     let (a, _) = nodes[0].namespace("/").await;
     let (_b, table) = nodes[1].namespace("/").await;
     let sid = table.add(Ack::Never);

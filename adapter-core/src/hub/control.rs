@@ -1,7 +1,7 @@
 //! The control task: membership, answers for this node, heartbeats, and the proven state of the link.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Hub,
+    Hub, MAX_MEMBERS,
     membership::Change,
     reader::{Input, Reader},
     writer::Writer,
@@ -109,6 +109,39 @@ impl Announcements {
     }
 }
 
+/// When this node asked others for their presence, for the first time since they last answered.
+#[derive(Debug, Default)]
+struct Asked {
+    /// Our last hello, and who has answered it.
+    hello: Option<(Instant, BTreeSet<NodeId>)>,
+    /// Those we asked alone.
+    nodes: BTreeMap<NodeId, Instant>,
+}
+
+impl Asked {
+    fn everybody(&mut self) {
+        self.hello = Some((Instant::now(), BTreeSet::new()));
+    }
+
+    fn node(&mut self, node: NodeId) {
+        if self.nodes.len() < MAX_MEMBERS {
+            self.nodes.entry(node).or_insert_with(Instant::now);
+        }
+    }
+
+    /// The earliest question that a presence just received from `node` can be the answer to.
+    fn answered(&mut self, node: NodeId) -> Option<Instant> {
+        let alone = self.nodes.remove(&node);
+        if let Some((at, answered)) = &mut self.hello
+            && answered.len() < MAX_MEMBERS
+            && answered.insert(node)
+        {
+            return Some(*at);
+        }
+        alone
+    }
+}
+
 struct Control {
     hub: Arc<Hub>,
     link: LinkSender,
@@ -117,6 +150,8 @@ struct Control {
     cluster_is_live: bool,
     node_is_live: bool,
     heartbeat_at: Instant,
+    /// What we asked others, to know how old an answer can be at most.
+    asked: Asked,
     /// While our hello is being answered: until when, and how many members the broker knows of.
     settling: Option<(Instant, Option<u64>)>,
 }
@@ -133,6 +168,7 @@ pub(crate) fn spawn(hub: &Arc<Hub>, link: LinkSender) {
         cluster_is_live: false,
         node_is_live: false,
         heartbeat_at: Instant::now(),
+        asked: Asked::default(),
         settling: None,
     };
     let writer = Writer::new(
@@ -194,7 +230,7 @@ impl Control {
 
     fn on_cluster(&mut self, input: Input) {
         match input {
-            Input::Frame(frame) => self.on_frame(&frame),
+            Input::Frame(frame) => self.on_frame(&frame, false),
             Input::PeerProbe => {}
             Input::Live { receivers } => {
                 self.cluster_is_live = true;
@@ -213,7 +249,7 @@ impl Control {
 
     fn on_node(&mut self, input: Input) {
         match input {
-            Input::Frame(frame) => self.on_frame(&frame),
+            Input::Frame(frame) => self.on_frame(&frame, true),
             Input::PeerProbe => {}
             Input::Live { .. } => {
                 self.node_is_live = true;
@@ -238,6 +274,7 @@ impl Control {
             info!(node = %shared.me, transport = shared.transport.name(), "cluster link up");
             shared.emit(ClusterEvent::LinkUp);
             // Everybody answers: this is how members that came meanwhile are found.
+            self.asked.everybody();
             self.publish_presence(true, self.hub.announcements.full());
         } else if !self.is_live() && was_up {
             let reason = shared.transport.link().status().reason;
@@ -287,23 +324,24 @@ impl Control {
         }
     }
 
-    fn on_frame(&mut self, frame: &Frame) {
+    /// Takes in a frame of the cluster topic, or one that is for this node alone.
+    fn on_frame(&mut self, frame: &Frame, for_us: bool) {
         if frame.head.kind != FrameKind::Data {
             return;
         }
         let origin = frame.head.origin;
         for incoming in frame.envelopes() {
             match incoming.and_then(|incoming| incoming.decode()) {
-                Ok(envelope) => self.on_envelope(origin, envelope),
+                Ok(envelope) => self.on_envelope(origin, envelope, for_us),
                 Err(reject) => self.hub.shared.rejected(Some(origin), &reject),
             }
         }
     }
 
-    fn on_envelope(&mut self, origin: NodeId, envelope: Envelope) {
+    fn on_envelope(&mut self, origin: NodeId, envelope: Envelope, for_us: bool) {
         let hub = self.hub.clone();
         match envelope {
-            Envelope::Presence(presence) => self.on_presence(origin, presence),
+            Envelope::Presence(presence) => self.on_presence(origin, presence, for_us),
             Envelope::Bye => {
                 let now = Instant::now().into_std();
                 let changes = hub.shared.membership().on_bye(now, origin);
@@ -333,14 +371,23 @@ impl Control {
         }
     }
 
-    fn on_presence(&mut self, origin: NodeId, presence: Presence) {
-        let hello = presence.hello;
+    /// A presence for this node alone is an answer.
+    fn on_presence(&mut self, origin: NodeId, presence: Presence, is_answer: bool) {
+        let (hello, age) = (presence.hello, presence.age);
         let now = Instant::now().into_std();
-        let changes = self
-            .hub
-            .shared
-            .membership()
-            .on_presence(now, origin, presence);
+        let asked = if is_answer {
+            self.asked.answered(origin)
+        } else {
+            None
+        };
+        let changes = {
+            let mut membership = self.hub.shared.membership();
+            let changes = membership.on_presence(now, origin, presence);
+            if let Some(asked) = asked {
+                membership.on_answer(origin, age, asked.into_std());
+            }
+            changes
+        };
         self.apply(changes);
         if hello {
             let answer = self.presence(false, self.hub.announcements.full());
@@ -348,16 +395,24 @@ impl Control {
         }
     }
 
-    fn apply(&self, changes: Vec<Change>) {
+    fn ask(&mut self, node: NodeId) {
+        self.asked.node(node);
+        self.hub.answer(node, &Envelope::AskPresence);
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) {
         if changes.is_empty() {
             return;
         }
-        let hub = &self.hub;
+        let hub = self.hub.clone();
         for change in changes {
             match change {
                 Change::Joined(node) => {
                     info!(%node, "node joined");
                     hub.shared.emit(ClusterEvent::Joined { node });
+                    if hub.shared.membership().started_after(node).is_none() {
+                        self.ask(node);
+                    }
                 }
                 Change::Left(node, reason) => {
                     info!(%node, ?reason, "node left");
@@ -374,7 +429,7 @@ impl Control {
                         max_version,
                     });
                 }
-                Change::NamespacesUnknown(node) => hub.answer(node, &Envelope::AskPresence),
+                Change::NamespacesUnknown(node) => self.ask(node),
             }
         }
         hub.shared.update_emit_version();

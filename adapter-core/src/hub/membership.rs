@@ -58,6 +58,8 @@ pub(crate) enum Change {
 pub(crate) struct Member {
     /// When its process started, on our clock. Never later than the truth plus the time its fastest presence took.
     pub(crate) started: Instant,
+    /// A time it certainly did not start before, once it has answered a question of ours.
+    started_after: Option<Instant>,
     pub(crate) versions: Versions,
     /// The last sign of life.
     pub(crate) last_seen: Instant,
@@ -136,6 +138,7 @@ impl Membership {
         let started = now.checked_sub(presence.age).unwrap_or(first_presence);
         let member = self.members.entry(origin).or_insert_with(|| Member {
             started,
+            started_after: None,
             versions,
             last_seen: now,
             lanes: LaneList::default(),
@@ -224,9 +227,19 @@ impl Membership {
         self.members.contains_key(&node)
     }
 
-    /// When a member's process started, on our clock.
-    pub(crate) fn started(&self, node: NodeId) -> Option<Instant> {
-        self.members.get(&node).map(|member| member.started)
+    /// Notes that a presence with this age answered what we asked at `asked`: it was written later, however long it was on
+    /// its way.
+    pub(crate) fn on_answer(&mut self, node: NodeId, age: Duration, asked: Instant) {
+        let (Some(member), Some(bound)) = (self.members.get_mut(&node), asked.checked_sub(age))
+        else {
+            return;
+        };
+        member.started_after = Some(member.started_after.map_or(bound, |at| at.min(bound)));
+    }
+
+    /// A time before which the member's process certainly did not start, on our clock; `None` until it has answered us.
+    pub(crate) fn started_after(&self, node: NodeId) -> Option<Instant> {
+        self.members.get(&node)?.started_after
     }
 
     /// The members that a request on `lane` must wait for, sorted by id.

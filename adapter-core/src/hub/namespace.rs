@@ -162,7 +162,11 @@ async fn run(hub: Arc<Hub>, namespace: Arc<Namespace>, mut reader: Reader) {
             input = reader.next() => match input {
                 Some(Input::Frame(frame)) => on_frame(&hub, &namespace, &mut filter, &frame),
                 Some(Input::PeerProbe) => namespace.lane.want_tail(),
-                Some(Input::Live { .. }) => filter.live(Instant::now().into_std()),
+                Some(Input::Live { .. }) => {
+                    filter.live(Instant::now().into_std());
+                    // Peers that hear it know from now on what this node owes them, even before its first message.
+                    namespace.lane.want_tail();
+                }
                 Some(Input::NotLive) => {}
                 None => break,
             },
@@ -196,7 +200,7 @@ fn report(hub: &Hub, namespace: &Namespace, gap: Gap, cause: LossCause) {
 fn on_frame(hub: &Arc<Hub>, namespace: &Namespace, filter: &mut ReceiveFilter, frame: &Frame) {
     let now = Instant::now().into_std();
     let head = frame.head;
-    let started = hub.shared.membership().started(head.origin);
+    let started = hub.shared.membership().started_after(head.origin);
     match head.kind {
         FrameKind::Data => {}
         FrameKind::Tail => return filter.on_tail(now, head.origin, head.seq, started),

@@ -18,10 +18,6 @@ use crate::NodeId;
 /// When this many gaps are open, the oldest is due without waiting for the end of its hold.
 const MAX_OPEN_GAPS: usize = 4_096;
 
-/// The start of an origin is known no better than the way of its presence takes: this much is taken off in favour of
-/// "it started before we listened".
-const START_TOLERANCE: Duration = Duration::from_millis(50);
-
 /// Numbers of one origin that will never be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gap {
@@ -128,7 +124,8 @@ impl ReceiveFilter {
 
     /// Takes note of `count` envelopes numbered from `seq`; returns how many leading ones must not be delivered.
     ///
-    /// `origin_started` is when the process of the origin started, on our clock, if that is known.
+    /// `origin_started` is a time before which the process of the origin certainly did not start, on our clock, if one is
+    /// known.
     pub(crate) fn on_data(
         &mut self,
         now: Instant,
@@ -257,8 +254,7 @@ impl ReceiveFilter {
         let Some(since) = self.known_since else {
             return Some(false);
         };
-        let ahead = origin_started?.checked_duration_since(since);
-        Some(ahead.is_some_and(|ahead| ahead >= START_TOLERANCE))
+        Some(origin_started? >= since)
     }
 
     fn open_gap(&mut self, now: Instant, origin: NodeId, from: u64, to: u64) {

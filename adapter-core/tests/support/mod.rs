@@ -164,11 +164,13 @@ impl SocketEmitter for Emitter {
 
 pub type Adapter = ClusterAdapter<Emitter>;
 
+type Namespace = (Arc<Adapter>, Arc<Sockets>);
+
 /// One server of a cluster.
 pub struct Node {
     pub uid: Uid,
     pub cluster: Cluster,
-    namespaces: Mutex<HashMap<Str, (Arc<Adapter>, Arc<Sockets>)>>,
+    namespaces: Mutex<HashMap<Str, Namespace>>,
 }
 
 impl Node {

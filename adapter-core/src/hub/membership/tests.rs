@@ -71,6 +71,10 @@ fn run_until(cluster: &mut Membership, end: Instant) -> Vec<(Instant, Change)> {
     changes
 }
 
+fn started(cluster: &Membership, node: NodeId) -> Option<Instant> {
+    cluster.members.get(&node).map(|member| member.started)
+}
+
 #[test]
 fn a_node_joins_by_its_presence_only_and_this_node_is_no_member() {
     let now = Instant::now();
@@ -147,15 +151,15 @@ fn the_earliest_estimate_of_a_start_is_kept() {
     let mut cluster = cluster(now);
     let aged = |age| Presence { age, ..presence() };
     cluster.on_presence(now, node(1), aged(secs(3)));
-    assert_eq!(cluster.started(node(1)), Some(now - secs(3)));
+    assert_eq!(started(&cluster, node(1)), Some(now - secs(3)));
     cluster.on_presence(now + secs(2), node(1), aged(ms(5_500)));
-    assert_eq!(cluster.started(node(1)), Some(now - ms(3_500)));
+    assert_eq!(started(&cluster, node(1)), Some(now - ms(3_500)));
     cluster.on_presence(now + secs(4), node(1), aged(secs(6)));
-    assert_eq!(cluster.started(node(1)), Some(now - ms(3_500)));
+    assert_eq!(started(&cluster, node(1)), Some(now - ms(3_500)));
     // Older than our clock can say: at least not younger than what we know ourselves.
     cluster.on_presence(now + secs(5), node(2), aged(Duration::MAX));
-    assert_eq!(cluster.started(node(2)), Some(now));
-    assert_eq!(cluster.started(node(3)), None);
+    assert_eq!(started(&cluster, node(2)), Some(now));
+    assert_eq!(started(&cluster, node(3)), None);
 }
 
 #[test]
@@ -314,4 +318,19 @@ proptest! {
             prop_assert!(!link_up || alive.values().all(|&seen| now < seen + CONFIG.dead_after));
         }
     }
+}
+
+#[test]
+fn the_start_of_a_member_is_bounded_by_when_we_asked_not_by_when_the_answer_came() {
+    let now = Instant::now() + secs(10);
+    let mut cluster = cluster(now);
+    let aged = |age| Presence { age, ..presence() };
+    cluster.on_presence(now + secs(30), node(1), aged(secs(2)));
+    assert_eq!(cluster.started_after(node(1)), None);
+    cluster.on_answer(node(1), secs(2), now);
+    assert_eq!(cluster.started_after(node(1)), Some(now - secs(2)));
+    cluster.on_answer(node(1), secs(5), now + secs(60));
+    assert_eq!(cluster.started_after(node(1)), Some(now - secs(2)));
+    cluster.on_answer(node(2), secs(2), now);
+    assert_eq!(cluster.started_after(node(2)), None);
 }

@@ -127,7 +127,7 @@ impl Publisher {
 
     /// Whether the receiver owes nothing for the number.
     fn excused(&self, n: u64, live: Option<Instant>) -> bool {
-        let young = |live| self.started.unwrap() >= live + START_TOLERANCE;
+        let young = |live| self.started.unwrap() >= live;
         n <= self.high_at_live || n < self.first_evidence.unwrap() && !live.is_some_and(young)
     }
 }
