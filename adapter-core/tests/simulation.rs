@@ -328,7 +328,7 @@ fn run(seed: u64) -> Duration {
 
 #[test]
 fn no_loss_goes_unreported_whatever_fails() {
-    let seeds = std::env::var("SIMULATION_SEEDS").map_or(250, |n| n.parse().unwrap());
+    let seeds = std::env::var("SIMULATION_SEEDS").map_or(160, |n| n.parse().unwrap());
     let first = std::env::var("SIMULATION_FIRST").map_or(0, |n| n.parse().unwrap());
     let simulated: Duration = (first..first + seeds).map(run).sum();
     println!(
