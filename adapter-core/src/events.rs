@@ -51,7 +51,8 @@ pub enum ClusterEvent {
         /// Why, as far as this node can tell.
         cause: LossCause,
     },
-    /// Envelopes of this node that were taken into the lane could not be handed to the broker in time.
+    /// Envelopes of this node that were taken into the lane could not be handed to the broker in time. One that may have
+    /// reached the broker is not among them: the peers that miss it report it, as [`Gap`](Self::Gap).
     Unsent {
         /// The namespace they were for.
         namespace: Str,

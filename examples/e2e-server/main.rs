@@ -7,14 +7,21 @@
 mod operations;
 mod publisher;
 
-use std::{error::Error, process::ExitCode, time::Instant};
+use std::{
+    error::Error,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use socketioxide::{ParserConfig, SocketIo};
-use socketioxide_adapter::{Cluster, ClusterAdapter, ClusterEvent, ClusterEvents, connect};
+use socketioxide_adapter::{
+    Cluster, ClusterAdapter, ClusterConfig, ClusterEvent, ClusterEvents, connect_with,
+};
 use tokio::{io::AsyncReadExt, net::TcpListener, task::JoinSet};
 
-const USAGE: &str = "usage: e2e-server BUS_URL [--nodes N] [--parser common|msgpack]";
+const USAGE: &str =
+    "usage: e2e-server BUS_URL [--nodes N] [--parser common|msgpack] [--retry-for-ms MS]";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -30,13 +37,16 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let bus = args.next().ok_or(USAGE)?;
-    let (mut nodes, mut msgpack) = (1_usize, false);
+    let (mut nodes, mut msgpack, mut config) = (1_usize, false, ClusterConfig::default());
     while let Some(name) = args.next() {
         let value = args.next().ok_or(USAGE)?;
         match (name.as_str(), value.as_str()) {
             ("--nodes", count) => nodes = count.parse()?,
             ("--parser", "common") => msgpack = false,
             ("--parser", "msgpack") => msgpack = true,
+            ("--retry-for-ms", ms) => {
+                config = config.with_retry_for(Duration::from_millis(ms.parse()?));
+            }
             _ => return Err(USAGE.into()),
         }
     }
@@ -47,7 +57,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     for _ in 0..nodes {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
-        let cluster = start(&bus, msgpack, listener, &mut tasks).await?;
+        let cluster = start(&bus, config.clone(), msgpack, listener, &mut tasks).await?;
         ready.push(json!({ "node": name(&cluster), "port": port }));
         clusters.push(cluster);
     }
@@ -64,11 +74,12 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
 async fn start(
     bus: &str,
+    config: ClusterConfig,
     msgpack: bool,
     listener: TcpListener,
     tasks: &mut JoinSet<()>,
 ) -> Result<Cluster, Box<dyn Error>> {
-    let cluster = connect(bus).await?;
+    let cluster = connect_with(bus, config).await?;
     let mut builder = SocketIo::builder();
     if msgpack {
         builder = builder.with_parser(ParserConfig::msgpack());

@@ -14,9 +14,9 @@ const SLACK_MS = 250;
 
 let redis;
 let cluster;
-async function threeNodes() {
+async function threeNodes(...options) {
   redis = await Redis.start();
-  cluster = await Cluster.start(redis.url);
+  cluster = await Cluster.start(redis.url, { options });
   const client = await cluster.client(0);
   await until("all three know each other", async () => (await ask(client, "cluster", null)).nodes.length === 2);
   return client;
@@ -96,6 +96,26 @@ test(`Redis killed and restarted ${RESTARTS} times under 1,000 messages a second
   assert.ok(worst <= 2000, `worst ${worst} ms`);
   inTime(totals, queries);
   assert.ok(growth <= 64 * 1024, `memory grew by ${growth} KiB`);
+});
+
+test("Redis away for longer than a lane keeps trying", async (t) => {
+  await threeNodes("--retry-for-ms", "500");
+  const ledger = await Ledger.open(cluster, [0, 1]);
+  ledger.start(1000);
+  const stopAsking = await keepAsking(2);
+  // Which frames a kill catches on their way is chance; three make it certain enough that it catches some.
+  for (let round = 0; round < 3; round += 1) {
+    await ledger.deliveredEverywhereAfter(performance.now());
+    await redis.kill();
+    await sleep(1500);
+    await redis.run();
+  }
+  await ledger.deliveredEverywhereAfter(performance.now());
+  const queries = await stopAsking();
+  const totals = await ledger.close();
+  summary(t, "given up", totals, queries);
+  noDeaths();
+  assert.ok(totals.lost > 0, "something was given up");
 });
 
 test("Redis frozen for 10 s", async (t) => {

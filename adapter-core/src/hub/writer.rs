@@ -238,17 +238,25 @@ impl Writer {
         }
     }
 
-    /// Gives the lowest frame up. Its numbers are withdrawn, so that peers do not report a loss the caller knows of,
-    /// unless some attempt may have arrived: then only the peers can tell.
+    /// Gives the lowest frame up. It is told as unsent and its numbers are withdrawn, so that peers do not report the
+    /// same loss; unless some attempt may have arrived: then only the peers can tell, and a tail makes them.
     fn withdraw_front(&mut self, kind: ErrorKind) {
         let Some(mut sealed) = self.window.pop_front() else {
             return;
         };
-        let (count, bytes) = (sealed.count, sealed.bytes);
-        if !sealed.void {
-            self.unsent(count, bytes, std::mem::take(&mut sealed.waiters), kind);
+        if sealed.void {
+            return;
         }
-        if self.lane.is_sequenced() && !sealed.void && !sealed.maybe_sent {
+        let (count, bytes) = (sealed.count, sealed.bytes);
+        let waiters = std::mem::take(&mut sealed.waiters);
+        if !self.lane.is_sequenced() {
+            self.unsent(count, bytes, waiters, kind);
+        } else if sealed.maybe_sent {
+            self.settle(count, bytes, waiters, kind);
+            self.tails_left = TAILS;
+            self.tail_at = Instant::now();
+        } else {
+            self.unsent(count, bytes, waiters, kind);
             let head = self.head(FrameKind::Void, sealed.seq, count);
             sealed.payload = self.shared.wire.seal(self.shared.wire.begin(), head);
             sealed.void = true;
@@ -257,12 +265,17 @@ impl Writer {
         }
     }
 
-    fn unsent(&self, count: u32, bytes: usize, waiters: Vec<Waiter>, kind: ErrorKind) {
+    /// Frees the room of what was given up and tells those who wait for it.
+    fn settle(&self, count: u32, bytes: usize, waiters: Vec<Waiter>, kind: ErrorKind) {
         self.lane.settle(count, bytes);
-        self.shared.counters.envelopes_unsent.add(u64::from(count));
         for waiter in waiters {
             let _ = waiter.send(Err(kind));
         }
+    }
+
+    fn unsent(&self, count: u32, bytes: usize, waiters: Vec<Waiter>, kind: ErrorKind) {
+        self.settle(count, bytes, waiters, kind);
+        self.shared.counters.envelopes_unsent.add(u64::from(count));
         if let Topic::Namespace(namespace) = &self.lane.topic {
             warn!(%namespace, count, reason = ?kind, "messages not sent");
             self.shared.emit(ClusterEvent::Unsent {

@@ -67,13 +67,13 @@ export class Process {
 
 /** Three nodes that know each other: three processes on a broker, or one on the bus inside it. */
 export class Cluster {
-  static async start(bus, { parser = "common", nodes = 3 } = {}) {
+  static async start(bus, { parser = "common", nodes = 3, options = [] } = {}) {
     const cluster = new Cluster();
     cluster.parser = parser;
     cluster.clients = [];
     const inOne = bus.startsWith("memory:");
     const count = inOne ? 1 : nodes;
-    const args = [bus, "--parser", parser, "--nodes", String(inOne ? nodes : 1)];
+    const args = [bus, "--parser", parser, "--nodes", String(inOne ? nodes : 1), ...options];
     cluster.processes = Array.from({ length: count }, () => new Process(args));
     await Promise.all(cluster.processes.map((process) => process.ready()));
     cluster.nodes = cluster.processes.flatMap((process) => process.nodes.map((node) => ({ ...node, process })));
