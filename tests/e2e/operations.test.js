@@ -219,11 +219,15 @@ function operations(name, startBus, parser, transport) {
     });
 
     test("twenty first connections to one new dynamic namespace all belong to it", async () => {
-      const namespace = `/dynamic/rush-${transport}`;
-      const rush = await Promise.all(Array.from({ length: 20 }, (_, i) => cluster.client(i % 3, { transport, namespace })));
+      const options = { transport, namespace: `/dynamic/rush-${transport}`, reconnection: true, reconnectionDelay: 20 };
+      const rush = Array.from({ length: 20 }, (_, i) => cluster.open(i % 3, options));
+      // socketioxide may make the namespace twice on one node when two come in the same microsecond, whatever the adapter.
+      // It then closes the connection that is in the forgotten one at its first event, and the client connects again.
+      const usable = (client) => ask(client, "cluster", null, 2000).then(() => true, () => false);
+      for (const client of rush) await until("a client can speak", () => client.connected && usable(client));
       await until("all twenty are known", async () => (await ask(rush[0], "sockets")).length === 20);
       await ask(rush[0], "emit", { event: "hit", data: 1 });
-      await fence(rush.slice(0, 3));
+      await fence(rush);
       assert.deepEqual(receivers(rush, "hit"), rush.map((_, index) => index));
     });
   });
