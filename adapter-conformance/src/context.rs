@@ -25,8 +25,16 @@ use crate::{
     proxy::Proxy,
 };
 
-/// How long a case waits for something that ought to come at once: long enough for a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+tokio::task_local! {
+    /// [`Lab::patience`] of the lab that the running case works in.
+    pub(crate) static PATIENCE: Duration;
+}
+
+/// How long the running case waits for something that ought to come at once.
+pub(crate) fn patience() -> Duration {
+    let default = Duration::from_secs(10);
+    PATIENCE.try_with(|patience| *patience).unwrap_or(default)
+}
 
 /// A node of a cluster.
 pub(crate) type Node = Arc<dyn Transport>;
@@ -48,7 +56,7 @@ impl Context {
 
     /// A new node of another cluster.
     pub(crate) async fn node_of(&self, prefix: &str) -> Verdict<Node> {
-        let node = within(PATIENCE, "connecting", self.lab.connect(prefix)).await??;
+        let node = within(patience(), "connecting", self.lab.connect(prefix)).await??;
         let state = node.link().state();
         ensure!(
             state == LinkState::Up,
@@ -82,20 +90,20 @@ pub(crate) fn namespace(path: &str) -> Topic {
 
 /// Subscribes, with a deadline.
 pub(crate) async fn inbox(node: &Node, topic: &Topic) -> Verdict<Inbox> {
-    let subscription = within(PATIENCE, "subscribing", node.subscribe(topic)).await??;
+    let subscription = within(patience(), "subscribing", node.subscribe(topic)).await??;
     Ok(Inbox { subscription })
 }
 
 /// Publishes, with a deadline, and wants it accepted.
 pub(crate) async fn publish(node: &Node, topic: &Topic, payload: Bytes) -> Verdict<Receipt> {
-    Ok(within(PATIENCE, "publishing", node.publish(topic, payload)).await??)
+    Ok(within(patience(), "publishing", node.publish(topic, payload)).await??)
 }
 
 /// Waits until the node has had more than `epoch` sessions and is up.
 pub(crate) async fn up_after(node: &Node, epoch: u64) -> Verdict {
     let mut link = node.link();
     let up = link.wait_for(|status| status.epoch > epoch && status.state == LinkState::Up);
-    let status = within(PATIENCE, "a new session after the fault", up).await?;
+    let status = within(patience(), "a new session after the fault", up).await?;
     ensure!(
         status.state == LinkState::Up,
         "the link closed instead of coming back: {:?}",
@@ -108,7 +116,7 @@ pub(crate) async fn up_after(node: &Node, epoch: u64) -> Verdict {
 pub(crate) async fn link_is(node: &Node, state: LinkState) -> Verdict {
     let mut link = node.link();
     let reached = link.wait_for(|status| status.state == state);
-    let status = within(PATIENCE, &format!("the link being {state:?}"), reached).await?;
+    let status = within(patience(), &format!("the link being {state:?}"), reached).await?;
     ensure!(
         status.state == state,
         "the link became {:?} instead of {state:?}",
@@ -136,7 +144,7 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// The next event.
     pub(crate) async fn next(&mut self) -> Verdict<Event> {
-        let event = within(PATIENCE, "an event", self.subscription.recv()).await?;
+        let event = within(patience(), "an event", self.subscription.recv()).await?;
         event.ok_or_else(|| Failure("the subscription ended too early".into()))
     }
 
@@ -289,7 +297,7 @@ impl<'a> Pipeline<'a> {
 
     async fn finish_one(&mut self) -> Verdict {
         if let Some((id, call)) = self.calls.pop_front() {
-            let outcome = within(PATIENCE, "the end of a publish", call).await?;
+            let outcome = within(patience(), "the end of a publish", call).await?;
             self.outcomes.push((id, outcome));
         }
         Ok(())

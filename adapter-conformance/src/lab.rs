@@ -33,6 +33,12 @@ pub trait Lab: Send + Sync + 'static {
         Duration::from_secs(6)
     }
 
+    /// How long the suite waits for something that ought to come at once, such as a payload on a healthy link or the first
+    /// session after a fault. Default 10 s: enough for a busy machine.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+
     /// Where the broker listens, if clients reach it over one TCP address, so that the suite can put a proxy in between.
     fn endpoint(&self) -> Option<SocketAddr> {
         None

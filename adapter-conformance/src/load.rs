@@ -11,15 +11,13 @@ use tokio::time::sleep;
 
 use crate::{
     check::{Failure, Verdict, ensure, eventually, within},
-    context::{Inbox, Node, PATIENCE, Pipeline, inbox, may_repeat, namespace},
+    context::{Inbox, Node, Pipeline, inbox, may_repeat, namespace, patience},
     ledger::{Attempt, Entry, Gap, Invariant, Judgement, Ledger},
     payload::Id,
 };
 
 /// Payloads published once all is well again.
 const FINALS: u64 = 50;
-/// How long after a fault everything has to be well again.
-const RECOVERY: Duration = Duration::from_secs(20);
 
 /// One publisher and its receivers, on one topic.
 pub(crate) struct Load {
@@ -98,7 +96,7 @@ impl Load {
         };
         tokio::try_join!(self.publish_until(&over), fault)?;
         within(
-            RECOVERY,
+            2 * patience(),
             "a payload that reaches everybody after the fault",
             self.probe(),
         )
@@ -112,7 +110,7 @@ impl Load {
         self.conclude(&mut pipeline);
         let arrived = async || Ok(self.ledger.finals_arrived());
         // Too late is for the ledger to judge: it can say what is missing.
-        let _ = eventually(PATIENCE, "the arrival of the finals", arrived).await;
+        let _ = eventually(patience(), "the arrival of the finals", arrived).await;
         Ok(())
     }
 
@@ -120,7 +118,7 @@ impl Load {
     pub(crate) async fn goes_on(&self, count: u64) -> Verdict {
         let accepted = || self.ledger.counts().accepted;
         let enough = accepted() + count;
-        eventually(RECOVERY, "more accepted payloads", async || {
+        eventually(2 * patience(), "more accepted payloads", async || {
             Ok(accepted() >= enough)
         })
         .await
@@ -168,8 +166,8 @@ impl Load {
             self.conclude(&mut pipeline);
             let everywhere =
                 async || Ok(probe.is_some_and(|probe| self.ledger.is_everywhere(probe)));
-            let patience = Duration::from_millis(200);
-            if eventually(patience, "the arrival of a probe", everywhere)
+            let soon = Duration::from_millis(200);
+            if eventually(soon, "the arrival of a probe", everywhere)
                 .await
                 .is_ok()
             {

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -14,6 +15,9 @@ use socketioxide_adapter_core::{
 
 use crate::{Ability, Faults, Gate, Lab, LabResult};
 
+/// A second is long for a bus without a network, and freezes are waited out.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+
 type Wrap = dyn Fn(Arc<MemoryTransport>) -> Arc<dyn Transport> + Send + Sync;
 
 /// One bus per prefix; faults meet all of them.
@@ -22,7 +26,6 @@ pub struct MemoryLab {
     wrap: Box<Wrap>,
 }
 
-#[derive(Default)]
 struct Cluster {
     bus: MemoryBus,
     nodes: Vec<Weak<MemoryTransport>>,
@@ -53,7 +56,11 @@ impl MemoryLab {
             cluster.nodes.retain(|node| node.strong_count() > 0);
             !cluster.nodes.is_empty()
         });
-        let cluster = clusters.entry(prefix.to_owned()).or_default();
+        let new = || Cluster {
+            bus: MemoryBus::with_call_timeout(CALL_TIMEOUT),
+            nodes: Vec::new(),
+        };
+        let cluster = clusters.entry(prefix.to_owned()).or_insert_with(new);
         let node = Arc::new(cluster.bus.connect());
         cluster.nodes.push(Arc::downgrade(&node));
         node
@@ -82,6 +89,10 @@ impl MemoryLab {
 impl Lab for MemoryLab {
     async fn connect(&self, prefix: &str) -> LabResult<Arc<dyn Transport>> {
         Ok((self.wrap)(self.join(prefix)))
+    }
+
+    fn call_deadline(&self) -> Duration {
+        2 * CALL_TIMEOUT
     }
 
     fn has_gates(&self) -> bool {

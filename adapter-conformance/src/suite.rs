@@ -15,7 +15,7 @@ use tokio::{runtime::Runtime, time::timeout};
 use crate::{
     Lab, LabResult,
     cases::{self, Case},
-    context::Context,
+    context::{Context, PATIENCE},
 };
 
 /// How long one case may take in all.
@@ -153,9 +153,11 @@ impl Suite {
             prefix: format!("t{:08x}", fastrand::u32(..)),
             seed: self.seed,
         };
+        let patience = self.lab.patience();
         let result = runtime.block_on(async {
             // A task of its own, so that a panic of the transport is a failure like any other.
-            let run = timeout(CASE_DEADLINE, tokio::spawn((case.run)(context)));
+            let run = tokio::spawn(PATIENCE.scope(patience, (case.run)(context)));
+            let run = timeout(CASE_DEADLINE, run);
             let result = match run.await {
                 Ok(Ok(verdict)) => verdict.map_err(|failure| failure.to_string()),
                 Ok(Err(panic)) => Err(format!("a panic: {panic}")),

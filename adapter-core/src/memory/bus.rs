@@ -3,16 +3,21 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use super::{MemoryTransport, courier::Courier, faults::Faults, state::State};
 use crate::transport::{BufferLimits, link};
+
+/// How long a call waits for a frozen bus by default, as the network transports do for their brokers.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the transports of one bus share. Its lock is never held while waiting, and no user code runs under it.
 #[derive(Debug)]
 pub(super) struct Core {
     state: Mutex<State>,
     courier: Courier,
+    pub(super) call_timeout: Duration,
 }
 
 impl Core {
@@ -37,9 +42,15 @@ pub struct MemoryBus {
 impl MemoryBus {
     /// Makes a running bus that nobody else can reach: no name is involved.
     pub fn new() -> Self {
+        Self::with_call_timeout(CALL_TIMEOUT)
+    }
+
+    /// Like [`new`](Self::new), where calls wait at most `timeout` for a frozen bus. Default 5 s.
+    pub fn with_call_timeout(timeout: Duration) -> Self {
         Self::from_core(Arc::new(Core {
             state: Mutex::new(State::new()),
             courier: Courier::default(),
+            call_timeout: timeout,
         }))
     }
 

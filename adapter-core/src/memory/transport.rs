@@ -1,6 +1,6 @@
 //! One node's end of a bus.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,9 +14,6 @@ use crate::{
     error::{Error, ErrorKind, Result},
     transport::{Capabilities, Delivery, LinkWatch, Receipt, Subscription, Topic, Transport},
 };
-
-/// How long a call waits for a frozen bus.
-const DEADLINE: Duration = Duration::from_secs(5);
 
 const CAPABILITIES: Capabilities = Capabilities::new(Delivery::AtMostOnce)
     .with_confirms(true)
@@ -60,6 +57,18 @@ impl MemoryTransport {
     pub fn deafen(&self) {
         self.core.state().deafen(self.number);
     }
+
+    async fn by<T>(
+        &self,
+        deadline: Instant,
+        operation: &'static str,
+        call: impl Future<Output = T>,
+    ) -> Result<T> {
+        let message = || format!("the bus did not answer within {:?}", self.core.call_timeout);
+        timeout_at(deadline, call)
+            .await
+            .map_err(|_| Error::new(ErrorKind::Timeout, operation, message()))
+    }
 }
 
 #[async_trait]
@@ -100,7 +109,8 @@ impl Transport for MemoryTransport {
                 consume_budget().await;
                 Ok(receipt)
             }
-            Answer::Later(receipt) => by(Instant::now() + DEADLINE, OPERATION, receipt)
+            Answer::Later(receipt) => self
+                .by(Instant::now() + self.core.call_timeout, OPERATION, receipt)
                 .await?
                 .map_err(|_| Error::new(ErrorKind::Interrupted, OPERATION, "the link was lost")),
         }
@@ -114,8 +124,9 @@ impl Transport for MemoryTransport {
                 Answer::Now(subscription) => return Ok(subscription),
                 // Thawed, or the link was lost: the next attempt tells.
                 Answer::Later(thawed) => {
-                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + DEADLINE);
-                    let _ = by(deadline, "memory: subscribe", thawed).await?;
+                    let deadline =
+                        *deadline.get_or_insert_with(|| Instant::now() + self.core.call_timeout);
+                    let _ = self.by(deadline, "memory: subscribe", thawed).await?;
                 }
             }
         }
@@ -129,17 +140,6 @@ impl Transport for MemoryTransport {
         self.core.state().disconnect(self.number);
         Ok(())
     }
-}
-
-async fn by<T>(
-    deadline: Instant,
-    operation: &'static str,
-    call: impl Future<Output = T>,
-) -> Result<T> {
-    let message = || format!("the bus did not answer within {DEADLINE:?}");
-    timeout_at(deadline, call)
-        .await
-        .map_err(|_| Error::new(ErrorKind::Timeout, operation, message()))
 }
 
 impl Drop for MemoryTransport {

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use crate::{
     cases::{Need, cases},
     check::{Verdict, ensure, ensure_eq, eventually},
-    context::{Context, PATIENCE, inbox, namespace, publish, read_id},
+    context::{Context, inbox, namespace, patience, publish, read_id},
     payload::Id,
 };
 cases!("transport::backlog":
@@ -98,7 +98,7 @@ async fn a_thousand_dropped_subscriptions_leave_nothing(context: Context) -> Ver
         round(number).await?;
     }
     eventually(
-        PATIENCE,
+        patience(),
         "the end of the tasks of dropped subscriptions",
         async || Ok(tasks() <= tasks_before),
     )
@@ -112,7 +112,7 @@ async fn a_thousand_dropped_subscriptions_leave_nothing(context: Context) -> Ver
     );
     let topic = namespace("/round-0");
     eventually(
-        PATIENCE,
+        patience(),
         "the broker forgetting dropped subscriptions",
         async || {
             let receipt = publish(&one, &topic, Bytes::from_static(b"anybody?")).await?;

@@ -6,7 +6,7 @@ use socketioxide_adapter_core::transport::LinkState;
 use crate::{
     cases::cases,
     check::{Verdict, ensure, ensure_eq, eventually},
-    context::{Context, PATIENCE, epoch, inbox, namespace, publish},
+    context::{Context, epoch, inbox, namespace, patience, publish},
 };
 
 cases!("transport::capabilities":
@@ -69,7 +69,7 @@ async fn a_receipt_that_counts_counts_the_nodes_that_listen(context: Context) ->
         );
     }
     drop(inboxes);
-    eventually(PATIENCE, "a receipt that counts nobody", async || {
+    eventually(patience(), "a receipt that counts nobody", async || {
         let receipt = publish(&nodes[0], &topic, Bytes::from_static(b"count")).await?;
         Ok(receipt.receivers.is_none_or(|receivers| receivers == 0))
     })

@@ -12,7 +12,7 @@ use crate::{
     Ability,
     cases::{Need, cases},
     check::{Verdict, ensure, ensure_eq, eventually, within},
-    context::{Context, Inbox, Node, PATIENCE, inbox, link_is, namespace, publish, publish_many},
+    context::{Context, Inbox, Node, inbox, link_is, namespace, patience, publish, publish_many},
     payload::Id,
 };
 
@@ -49,14 +49,14 @@ async fn close_ends_everything_and_can_be_repeated(context: Context) -> Verdict 
         close(&context, &node).await?;
     }
     let end = within(
-        PATIENCE,
+        patience(),
         "the end of the subscription",
         inbox.subscription.recv(),
     )
     .await?;
     ensure_eq("a subscription after close", &end, &None)?;
     let publish = within(
-        PATIENCE,
+        patience(),
         "a publish after close",
         node.publish(&topic, Bytes::new()),
     );
@@ -66,7 +66,11 @@ async fn close_ends_everything_and_can_be_repeated(context: Context) -> Verdict 
     };
     ensure_eq("a publish after close", &error.kind(), &ErrorKind::Closed)?;
     ensure_eq("its outcome", &error.outcome(), &Outcome::NotSent)?;
-    let subscribe = within(PATIENCE, "a subscribe after close", node.subscribe(&topic));
+    let subscribe = within(
+        patience(),
+        "a subscribe after close",
+        node.subscribe(&topic),
+    );
     let Err(error) = subscribe.await? else {
         ensure!(false, "a subscribe after close succeeded");
         return Ok(());
@@ -105,7 +109,7 @@ async fn close_wakes_a_reader_that_waits(context: Context) -> Verdict {
     let mut inbox = inbox(&node, &Topic::Cluster).await?;
     let reading = async {
         let end = within(
-            PATIENCE,
+            patience(),
             "the reader being woken",
             inbox.subscription.recv(),
         )
@@ -130,7 +134,7 @@ async fn close_ends_publishes_in_flight_and_what_was_accepted_arrives(context: C
         async move {
             (
                 id,
-                within(PATIENCE, "the end of a publish in flight", publish).await,
+                within(patience(), "the end of a publish in flight", publish).await,
             )
         }
     });
@@ -211,5 +215,5 @@ fn tasks() -> usize {
 
 async fn no_more_tasks_than(before: usize) -> Verdict {
     let ended = async || Ok(tasks() <= before);
-    eventually(PATIENCE, "the end of all tasks of the transport", ended).await
+    eventually(patience(), "the end of all tasks of the transport", ended).await
 }

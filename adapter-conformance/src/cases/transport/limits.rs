@@ -6,7 +6,7 @@ use socketioxide_adapter_core::{ErrorKind, Outcome};
 use crate::{
     cases::cases,
     check::{Verdict, ensure, ensure_eq, within},
-    context::{Context, PATIENCE, inbox, namespace, publish},
+    context::{Context, inbox, namespace, patience, publish},
     payload::Id,
 };
 
@@ -71,7 +71,12 @@ async fn a_payload_over_the_limit_is_refused_and_the_next_ones_arrive(context: C
     let mut inbox = inbox(&two, &topic).await?;
     let limit = one.capabilities().max_payload;
     let publish_it = one.publish(&topic, Bytes::from(vec![7; limit + 1]));
-    let refused = within(PATIENCE, "the end of a publish over the limit", publish_it).await?;
+    let refused = within(
+        patience(),
+        "the end of a publish over the limit",
+        publish_it,
+    )
+    .await?;
     let Err(error) = refused else {
         ensure!(
             false,

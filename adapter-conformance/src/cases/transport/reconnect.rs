@@ -16,7 +16,7 @@ use crate::{
     cases::{Need, cases},
     check::{Verdict, ensure, ensure_eq, eventually, show, within},
     context::{
-        Context, Inbox, Node, PATIENCE, epoch, inbox, link_is, may_repeat, namespace, publish,
+        Context, Inbox, Node, epoch, inbox, link_is, may_repeat, namespace, patience, publish,
         read_id, up_after,
     },
     payload::Id,
@@ -65,7 +65,7 @@ async fn a_publish_while_down_fails_at_once_and_sends_nothing(context: Context) 
     for _ in 0..20 {
         let start = Instant::now();
         let publish = one.publish(&topic, Bytes::from_static(b"not now"));
-        let result = within(PATIENCE, "the end of a publish while down", publish).await?;
+        let result = within(patience(), "the end of a publish while down", publish).await?;
         let took = start.elapsed();
         let kind = result.map_err(|error| error.kind());
         ensure_eq("a publish while down", &kind, &Err(ErrorKind::LinkDown))?;
@@ -156,7 +156,7 @@ async fn a_subscription_dropped_while_down_stays_away(context: Context) -> Verdi
     kept.fence(&one, &topic).await?;
     // The broker may learn of it with the next payload.
     eventually(
-        PATIENCE,
+        patience(),
         "the broker counting only who listens",
         async || {
             let receipt = publish(&one, &topic, Bytes::from_static(b"who is there?")).await?;
@@ -189,7 +189,7 @@ async fn a_deaf_session_is_made_anew_once_suspected(context: Context) -> Verdict
     proxy.set_to_client(Way::default().with_flow(Flow::BlackHole));
     publish(&talker, &topic, Bytes::from_static(b"unheard")).await?;
     let swallowed = async || Ok(proxy.swallowed() > 0);
-    eventually(PATIENCE, "the loss of a payload on its way", swallowed).await?;
+    eventually(patience(), "the loss of a payload on its way", swallowed).await?;
     ensure_eq(
         "the link before anybody complains",
         &epoch(&listener),
