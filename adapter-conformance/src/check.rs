@@ -74,7 +74,7 @@ pub(crate) async fn eventually<F: Future<Output = Verdict<bool>>>(
     within(deadline, what, async {
         while !condition().await? {
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(50));
+            pause = (pause * 2).min(Duration::from_millis(20));
         }
         Ok(())
     })

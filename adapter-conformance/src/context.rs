@@ -225,15 +225,14 @@ pub(crate) fn read_id(payload: &Bytes) -> Verdict<Id> {
     })
 }
 
-/// Wants the numbers of each publisher to rise; equal neighbours are fine where payloads may repeat.
-pub(crate) fn ensure_rising(ids: &[Id], repeats: bool) -> Verdict {
+/// Wants the numbers of each publisher to rise. Whether one may come twice is the question of other cases.
+pub(crate) fn ensure_rising(ids: &[Id]) -> Verdict {
     let mut highest = HashMap::new();
     for id in ids {
-        let Some(before) = highest.insert(id.publisher, id.number) else {
-            continue;
-        };
-        let rises = before < id.number || (repeats && before == id.number);
-        ensure!(rises, "{id:?} came after {}#{before}", id.publisher);
+        let before = highest.insert(id.publisher, id.number);
+        if let Some(before) = before.filter(|before| *before > id.number) {
+            ensure!(false, "{id:?} came after {}#{before}", id.publisher);
+        }
     }
     Ok(())
 }

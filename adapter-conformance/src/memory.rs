@@ -18,12 +18,10 @@ use crate::{Ability, Faults, Gate, Lab, LabResult};
 /// A second is long for a bus without a network, and freezes are waited out.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
-type Wrap = dyn Fn(Arc<MemoryTransport>) -> Arc<dyn Transport> + Send + Sync;
-
 /// One bus per prefix; faults meet all of them.
+#[derive(Default)]
 pub struct MemoryLab {
     clusters: Mutex<HashMap<String, Cluster>>,
-    wrap: Box<Wrap>,
 }
 
 struct Cluster {
@@ -32,25 +30,18 @@ struct Cluster {
 }
 
 impl MemoryLab {
-    /// Starts the lab; never fails.
-    ///
-    /// # Errors
-    /// None.
+    /// A lab without any node.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// [`new`](Self::new) in the shape that [`main`](crate::main()) takes.
     pub fn start() -> std::future::Ready<LabResult<Self>> {
-        std::future::ready(Ok(Self::wrapping(|transport| transport)))
+        std::future::ready(Ok(Self::new()))
     }
 
-    /// A lab whose transports are wrapped, for tests of the suite itself.
-    pub fn wrapping(
-        wrap: impl Fn(Arc<MemoryTransport>) -> Arc<dyn Transport> + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            clusters: Mutex::default(),
-            wrap: Box::new(wrap),
-        }
-    }
-
-    fn join(&self, prefix: &str) -> Arc<MemoryTransport> {
+    /// Connects a node to the bus of `prefix`, for labs that put something around it.
+    pub fn join(&self, prefix: &str) -> Arc<MemoryTransport> {
         let mut clusters = self.clusters();
         clusters.retain(|_, cluster| {
             cluster.nodes.retain(|node| node.strong_count() > 0);
@@ -64,6 +55,11 @@ impl MemoryLab {
         let node = Arc::new(cluster.bus.connect());
         cluster.nodes.push(Arc::downgrade(&node));
         node
+    }
+
+    /// The gate of a node.
+    pub fn gate(node: &Arc<MemoryTransport>) -> Box<dyn Gate> {
+        Box::new(NodeGate(Arc::downgrade(node)))
     }
 
     fn clusters(&self) -> MutexGuard<'_, HashMap<String, Cluster>> {
@@ -88,7 +84,7 @@ impl MemoryLab {
 #[async_trait]
 impl Lab for MemoryLab {
     async fn connect(&self, prefix: &str) -> LabResult<Arc<dyn Transport>> {
-        Ok((self.wrap)(self.join(prefix)))
+        Ok(self.join(prefix))
     }
 
     fn call_deadline(&self) -> Duration {
@@ -101,8 +97,8 @@ impl Lab for MemoryLab {
 
     async fn connect_gated(&self, prefix: &str) -> LabResult<(Arc<dyn Transport>, Box<dyn Gate>)> {
         let node = self.join(prefix);
-        let gate = NodeGate(Arc::downgrade(&node));
-        Ok(((self.wrap)(node), Box::new(gate)))
+        let gate = Self::gate(&node);
+        Ok((node, gate))
     }
 
     fn faults(&self) -> Option<&dyn Faults> {

@@ -121,7 +121,12 @@ async fn read_after_thaw(inbox: &mut Inbox, publisher: &Node, topic: &Topic) -> 
             other => ensure!(false, "unexpected {}", show(Some(&other))),
         }
     }
-    ensure_rising(&heard, may_repeat(publisher.capabilities()))?;
+    ensure_rising(&heard)?;
+    let once = heard.is_sorted_by(|one, next| one < next);
+    ensure!(
+        once || may_repeat(publisher.capabilities()),
+        "a payload came twice after the thaw: {heard:?}"
+    );
     Ok(heard)
 }
 

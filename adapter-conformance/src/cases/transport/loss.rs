@@ -11,8 +11,8 @@ use socketioxide_adapter_core::{
 use crate::{
     Ability,
     cases::{Need, cases},
-    check::{Verdict, ensure, ensure_eq, eventually},
-    context::{Context, epoch, inbox, link_is, namespace, publish_many, up_after},
+    check::{Verdict, ensure, ensure_eq, eventually, within},
+    context::{Context, epoch, inbox, link_is, namespace, patience, publish_many, up_after},
     ledger::Judgement,
     load::Load,
     payload::Id,
@@ -74,7 +74,8 @@ async fn cut_one_off(context: &Context) -> Verdict<Judgement> {
             link_is(&away, LinkState::Down).await?;
             load.goes_on(100).await?;
             let alone = Bytes::from_static(b"alone");
-            let publish = away.publish(&Topic::Cluster, alone).await;
+            let publish = away.publish(&Topic::Cluster, alone);
+            let publish = within(patience(), "the end of a publish while cut off", publish).await?;
             let kind = publish.map_err(|error| error.kind());
             ensure_eq(
                 "a publish of the node cut off",

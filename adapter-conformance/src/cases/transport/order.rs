@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     cases::{Need, cases},
     check::{Verdict, ensure},
-    context::{
-        Context, Inbox, Pipeline, ensure_rising, inbox, may_repeat, namespace, publish,
-        publish_many,
-    },
+    context::{Context, Inbox, Pipeline, ensure_rising, inbox, namespace, publish, publish_many},
     payload::Id,
 };
 
@@ -33,7 +30,7 @@ async fn sequential_publishes_keep_their_order(context: Context) -> Verdict {
     }
     for inbox in &mut inboxes {
         let heard = inbox.fenced_ids(&one, &topic).await?;
-        ensure_rising(&heard, may_repeat(one.capabilities()))?;
+        ensure_rising(&heard)?;
     }
     Ok(())
 }
@@ -45,7 +42,7 @@ async fn pipelined_publishes_keep_the_order_of_their_first_poll(context: Context
     publish_many(&one, &topic, 0, 2_000, 4).await?;
     for inbox in &mut inboxes {
         let heard = inbox.fenced_ids(&one, &topic).await?;
-        ensure_rising(&heard, may_repeat(one.capabilities()))?;
+        ensure_rising(&heard)?;
     }
     Ok(())
 }
@@ -66,26 +63,18 @@ async fn a_small_payload_does_not_overtake_a_large_one(context: Context) -> Verd
     }
     pipeline.finish_accepted().await?;
     let heard = inbox.fenced_ids(&one, &topic).await?;
-    ensure_rising(&heard, may_repeat(one.capabilities()))
+    ensure_rising(&heard)
 }
 
 async fn each_publisher_keeps_its_order_among_others(context: Context) -> Verdict {
-    let crowd = crowd(context).await?;
-    for heard in &crowd.heard {
-        ensure_rising(heard, crowd.repeats)?;
+    for heard in &crowd(context).await? {
+        ensure_rising(heard)?;
     }
     Ok(())
 }
 
 async fn all_nodes_see_all_publishers_in_one_order(context: Context) -> Verdict {
-    let Crowd {
-        heard: [one, two],
-        repeats,
-    } = crowd(context).await?;
-    let (one, two) = match repeats {
-        true => (first_times(one), first_times(two)),
-        false => (one, two),
-    };
+    let [one, two] = crowd(context).await?.map(first_times);
     let differs = one.iter().zip(&two).position(|(one, two)| one != two);
     if let Some(place) = differs {
         let (one, two) = (one[place], two[place]);
@@ -97,13 +86,8 @@ async fn all_nodes_see_all_publishers_in_one_order(context: Context) -> Verdict 
     Ok(())
 }
 
-/// What two of four nodes heard while all four published.
-struct Crowd {
-    heard: [Vec<Id>; 2],
-    repeats: bool,
-}
-
-async fn crowd(context: Context) -> Verdict<Crowd> {
+/// What two of four nodes hear while all four publish.
+async fn crowd(context: Context) -> Verdict<[Vec<Id>; 2]> {
     const COUNT: u64 = 400;
     let topic = namespace("/crowd");
     let nodes = [
@@ -122,10 +106,7 @@ async fn crowd(context: Context) -> Verdict<Crowd> {
     for (inbox, heard) in inboxes.iter_mut().zip(&mut heard) {
         read_to_the_end(inbox, heard, COUNT - 1).await?;
     }
-    Ok(Crowd {
-        heard,
-        repeats: may_repeat(nodes[0].capabilities()),
-    })
+    Ok(heard)
 }
 
 /// Reads until the last payload of each of the four publishers is there.
