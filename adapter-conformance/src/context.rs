@@ -18,6 +18,8 @@ use socketioxide_adapter_core::{
     transport::{Capabilities, Event, LinkState, Receipt, Subscription, Topic, Transport},
 };
 
+use tokio::time::timeout;
+
 use crate::{
     Faults, Lab, LabError,
     check::{Failure, Verdict, ensure, show, within},
@@ -177,19 +179,38 @@ impl Inbox {
     /// Publishes a sentinel to `topic` from `node` and returns all that arrives before it; other sentinels of the topic,
     /// meant for other inboxes, do not count.
     pub(crate) async fn fence(&mut self, node: &Node, topic: &Topic) -> Verdict<Vec<Event>> {
-        static FENCES: AtomicU64 = AtomicU64::new(0);
-        let number = FENCES.fetch_add(1, Ordering::Relaxed);
-        let family = format!("fence of {topic} ");
-        let sentinel = Bytes::from(format!("{family}{number} {:016x}", fastrand::u64(..)));
-        publish(node, topic, sentinel.clone()).await?;
+        let fence = Fence::new(topic);
+        publish(node, topic, fence.sentinel()).await?;
         let mut before = Vec::new();
-        loop {
-            match self.next().await? {
-                Event::Message(payload) if payload == sentinel => return Ok(before),
-                Event::Message(payload) if payload.starts_with(family.as_bytes()) => {}
-                event => before.push(event),
-            }
-        }
+        fence.read(self, &mut before).await?;
+        Ok(before)
+    }
+
+    /// Like [`fence`](Self::fence), while sessions may still be coming and going: sends sentinels until one arrives.
+    pub(crate) async fn fence_at_last(
+        &mut self,
+        node: &Node,
+        topic: &Topic,
+    ) -> Verdict<Vec<Event>> {
+        let fence = Fence::new(topic);
+        let mut before = Vec::new();
+        within(
+            2 * patience(),
+            "a payload that arrives after the fault",
+            async {
+                loop {
+                    // Whether it was accepted does not matter: it arrives, or the next one does.
+                    let _ = node.publish(topic, fence.sentinel()).await;
+                    let arrival =
+                        timeout(Duration::from_millis(200), fence.read(self, &mut before));
+                    if let Ok(arrived) = arrival.await {
+                        return arrived;
+                    }
+                }
+            },
+        )
+        .await??;
+        Ok(before)
     }
 
     /// Like [`fence`](Self::fence), for numbered payloads and nothing else.
@@ -211,6 +232,40 @@ impl Inbox {
             show(before.first())
         );
         Ok(())
+    }
+}
+
+/// Sentinels of one fence.
+struct Fence {
+    /// What all sentinels of the topic begin with.
+    family: String,
+    sentinel: String,
+}
+
+impl Fence {
+    fn new(topic: &Topic) -> Self {
+        static FENCES: AtomicU64 = AtomicU64::new(0);
+        let number = FENCES.fetch_add(1, Ordering::Relaxed);
+        let family = format!("fence of {topic} ");
+        Self {
+            sentinel: format!("{family}{number} {:016x}", fastrand::u64(..)),
+            family,
+        }
+    }
+
+    fn sentinel(&self) -> Bytes {
+        Bytes::from(self.sentinel.clone())
+    }
+
+    /// Reads up to the sentinel.
+    async fn read(&self, inbox: &mut Inbox, before: &mut Vec<Event>) -> Verdict {
+        loop {
+            match inbox.next().await? {
+                Event::Message(payload) if payload == self.sentinel => return Ok(()),
+                Event::Message(payload) if payload.starts_with(self.family.as_bytes()) => {}
+                event => before.push(event),
+            }
+        }
     }
 }
 

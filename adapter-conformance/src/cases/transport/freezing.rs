@@ -12,7 +12,7 @@ use socketioxide_adapter_core::{
 use crate::{
     Ability,
     cases::{Need, cases},
-    check::{Verdict, ensure, eventually, show, within},
+    check::{Verdict, ensure, show, within},
     context::{
         Context, Inbox, Node, ensure_rising, epoch, inbox, may_repeat, namespace, patience, read_id,
     },
@@ -105,16 +105,10 @@ fn ids() -> impl Iterator<Item = Id> {
     })
 }
 
-/// Reads up to a fence, once a publish reaches the broker again.
+/// Reads up to a fence. A broker that was frozen for long may have been given up; then new sessions come first.
 async fn read_after_thaw(inbox: &mut Inbox, publisher: &Node, topic: &Topic) -> Verdict<Vec<Id>> {
-    let works = namespace("/works");
-    // A broker that was frozen for long may have been given up; then there is a new session first.
-    eventually(patience(), "a publish after the thaw", async || {
-        Ok(publisher.publish(&works, Bytes::new()).await.is_ok())
-    })
-    .await?;
     let mut heard = Vec::new();
-    for event in inbox.fence(publisher, topic).await? {
+    for event in inbox.fence_at_last(publisher, topic).await? {
         match event {
             Event::Message(payload) => heard.push(read_id(&payload)?),
             Event::Resumed(_) => {}
