@@ -223,9 +223,16 @@ function operations(name, startBus, parser, transport) {
       const rush = Array.from({ length: 20 }, (_, i) => cluster.open(i % 3, options));
       // socketioxide may make the namespace twice on one node when two come in the same microsecond, whatever the adapter.
       // It then closes the connection that is in the forgotten one at its first event, and the client connects again.
+      // The forgotten namespace keeps the old socket, so that more may be listed than there are.
       const usable = (client) => ask(client, "cluster", null, 2000).then(() => true, () => false);
       for (const client of rush) await until("a client can speak", () => client.connected && usable(client));
-      await until("all twenty are known", async () => (await ask(rush[0], "sockets")).length === 20);
+      // A query can end without the answer of a node that is just entering the namespace; it is asked again.
+      const known = () => ask(rush[0], "sockets").then((found) => found.map(([id]) => id), () => []);
+      const allKnown = async () => {
+        const found = await known();
+        return ids(rush).every((id) => found.includes(id));
+      };
+      await until("all twenty are known", allKnown, 15_000);
       await ask(rush[0], "emit", { event: "hit", data: 1 });
       await fence(rush);
       assert.deepEqual(receivers(rush, "hit"), rush.map((_, index) => index));
