@@ -75,11 +75,10 @@ where
     let mut warned_at: Option<Instant> = None;
     loop {
         let up = Arc::new(Notify::new());
-        let attempt = session(SessionUp {
+        let mut attempt = Box::pin(session(SessionUp {
             link: link.clone(),
             up: up.clone(),
-        });
-        tokio::pin!(attempt);
+        }));
         let connected = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
@@ -110,6 +109,8 @@ where
             }
             Err(error) => error,
         };
+        // Before the link goes down: a suspected session that lived on through the wait would still deliver and publish.
+        drop(attempt);
         link.down(error.to_string());
         if !was_up && !error.is_retryable() {
             error!(transport = name, %error, "link closed for good");
@@ -135,8 +136,10 @@ where
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use tokio::sync::mpsc;
+
     use super::*;
-    use crate::transport::{LinkState, link};
+    use crate::transport::{LinkState, LinkWatch, link};
 
     fn supervisor(link: LinkSender, shutdown: &CancellationToken) -> Supervisor {
         Supervisor {
@@ -205,6 +208,33 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert!(attempts.load(Ordering::Relaxed) >= 3);
         assert_eq!(watch.state(), LinkState::Connecting);
+        shutdown.cancel();
+        task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_gone_before_its_link_is_down() {
+        struct OnDrop(LinkWatch, mpsc::UnboundedSender<LinkState>);
+        impl Drop for OnDrop {
+            fn drop(&mut self) {
+                self.1.send(self.0.state()).ok();
+            }
+        }
+        let (tx, mut watch) = link();
+        let shutdown = CancellationToken::new();
+        let (dropped, mut drops) = mpsc::unbounded_channel();
+        let inside = watch.clone();
+        let task = tokio::spawn(supervise(supervisor(tx, &shutdown), move |up| {
+            let guard = OnDrop(inside.clone(), dropped.clone());
+            async move {
+                up.up();
+                let _guard = guard;
+                std::future::pending().await
+            }
+        }));
+        watch.wait_for(|s| s.epoch == 1).await;
+        watch.suspect();
+        assert_eq!(drops.recv().await, Some(LinkState::Up));
         shutdown.cancel();
         task.await.unwrap();
     }
