@@ -135,6 +135,8 @@ impl Pump {
                 return Err(Broken);
             }
             let read = tokio::select! {
+                // What was sent after a change of the settings is treated by the new ones.
+                biased;
                 changed = self.settings.changed() => {
                     changed.map_err(|_| Broken)?;
                     continue;
