@@ -259,7 +259,10 @@ async fn close_ends_subscriptions_and_tasks_and_can_be_repeated() {
     assert!(tasks() > before);
     let topic = namespace("/close");
     let mut subscription = transport.subscribe(&topic).await.unwrap();
+    let mut witness = transport.subscribe(&topic).await.unwrap();
     transport.publish(&topic, "last".into()).await.unwrap();
+    // That Redis has it does not mean that it has come back: both get it from one and the same read.
+    assert_eq!(message(&mut witness).await, "last");
     let (one, two) = tokio::join!(transport.close(), transport.close());
     one.and(two).unwrap();
     assert_eq!(tasks(), before);
