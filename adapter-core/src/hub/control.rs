@@ -429,6 +429,7 @@ impl Control {
                         max_version,
                     });
                 }
+                Change::Refused(node) => warn!(%node, "cluster is full, node ignored"),
                 Change::NamespacesUnknown(node) => self.ask(node),
             }
         }

@@ -23,7 +23,7 @@ pub(crate) struct MembershipConfig {
     pub(crate) dead_after: Duration,
     /// How long after its goodbye nothing revives a node, 10 min by default.
     pub(crate) tombstone: Duration,
-    /// Most members besides this node, 4,096 by default. Further nodes are refused and counted.
+    /// Most members besides this node, 4,096 by default. Those who are in stay; further nodes are refused.
     pub(crate) max_members: usize,
     /// The wire versions this node reads.
     pub(crate) versions: Versions,
@@ -49,6 +49,8 @@ pub(crate) enum Change {
     Left(NodeId, LeaveReason),
     /// A node that has no wire version in common with us. It is no member.
     Incompatible(NodeId, Versions),
+    /// A node that found the cluster full. It is no member.
+    Refused(NodeId),
     /// We do not know which lanes that member has: ask it for its full list.
     NamespacesUnknown(NodeId),
 }
@@ -82,8 +84,8 @@ pub(crate) struct Membership {
     members: BTreeMap<NodeId, Member>,
     /// Nodes that said goodbye.
     ended: Marks,
-    incompatible: Marks,
-    refused: u64,
+    /// Nodes that are told about and not let in.
+    strangers: Marks,
     link_up: bool,
     /// No member can be dead before this instant.
     next_sweep: Option<Instant>,
@@ -99,8 +101,7 @@ impl Membership {
             config,
             members: BTreeMap::new(),
             ended: Marks::new(config.tombstone, config.max_members),
-            incompatible: Marks::new(config.dead_after, config.max_members),
-            refused: 0,
+            strangers: Marks::new(config.dead_after, config.max_members),
             link_up: false,
             next_sweep: None,
             first_presence: None,
@@ -114,24 +115,19 @@ impl Membership {
         origin: NodeId,
         presence: Presence,
     ) -> Vec<Change> {
-        let mut changes = Vec::new();
         if origin == self.me || self.ended.contains(now, origin) {
-            return changes;
+            return Vec::new();
         }
         let versions = Versions {
             min: presence.min_version,
             max: presence.max_version,
         };
         if !versions.overlap(self.config.versions) {
-            if self.incompatible.mark(now, origin) {
-                changes.push(Change::Incompatible(origin, versions));
-            }
-            return changes;
+            return self.keep_out(now, origin, Change::Incompatible(origin, versions));
         }
         let is_new = !self.members.contains_key(&origin);
         if is_new && self.members.len() >= self.config.max_members {
-            self.refused = self.refused.saturating_add(1);
-            return changes;
+            return self.keep_out(now, origin, Change::Refused(origin));
         }
         // A clock that cannot reach back that far cannot tell it from any other start before ours.
         let first_presence = *self.first_presence.get_or_insert(now);
@@ -148,6 +144,7 @@ impl Membership {
         member.versions = versions;
         member.last_seen = now;
         member.lanes.apply(presence.namespaces);
+        let mut changes = Vec::new();
         if is_new {
             changes.push(Change::Joined(origin));
             self.next_sweep = self.next_sweep.or(now.checked_add(self.config.dead_after));
@@ -175,9 +172,7 @@ impl Membership {
         }
         self.ended.mark(now, origin);
         let left = self.members.remove(&origin);
-        left.map(|_| Change::Left(origin, LeaveReason::Bye))
-            .into_iter()
-            .collect()
+        Vec::from_iter(left.map(|_| Change::Left(origin, LeaveReason::Bye)))
     }
 
     /// Notes whether our own link delivers. When it comes up, everybody's silence starts anew.
@@ -255,10 +250,10 @@ impl Membership {
         members.fold(self.config.versions.max, u8::min)
     }
 
-    /// How many presences of new nodes were refused because the cluster had its most members.
-    #[cfg(test)]
-    pub(crate) const fn refused(&self) -> u64 {
-        self.refused
+    /// Tells about a node that is not let in, unless that was told and the node has kept sending since.
+    fn keep_out(&mut self, now: Instant, origin: NodeId, change: Change) -> Vec<Change> {
+        let is_new = self.strangers.mark(now, origin);
+        Vec::from_iter(is_new.then_some(change))
     }
 
     fn restart_silence(&mut self, now: Instant) {

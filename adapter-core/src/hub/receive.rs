@@ -46,29 +46,6 @@ impl Gap {
         });
         below.into_iter().chain(above)
     }
-
-    /// How many of the numbers `from..=to` are in the gap.
-    fn overlap(&self, from: u64, to: u64) -> u64 {
-        let (from, to) = (self.from.max(from), self.to.min(to));
-        if from > to {
-            0
-        } else {
-            (to - from).saturating_add(1)
-        }
-    }
-}
-
-/// What a filter has counted since it was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct ReceiveStats {
-    /// Envelopes dropped because their number had been seen.
-    pub(crate) duplicates: u64,
-    /// Envelopes dropped because they came after their successors; their gap was still open.
-    pub(crate) late: u64,
-    /// Gaps reported.
-    pub(crate) gaps: u64,
-    /// Numbers in the gaps reported.
-    pub(crate) missing: u64,
 }
 
 #[derive(Debug)]
@@ -100,7 +77,6 @@ pub(crate) struct ReceiveFilter {
     open: VecDeque<OpenGap>,
     /// Every origin that was heard since this instant is in `origins`; `None` until the topic is live.
     known_since: Option<Instant>,
-    stats: ReceiveStats,
 }
 
 impl ReceiveFilter {
@@ -113,7 +89,6 @@ impl ReceiveFilter {
             origins: BTreeMap::new(),
             open: VecDeque::new(),
             known_since: None,
-            stats: ReceiveStats::default(),
         }
     }
 
@@ -142,12 +117,6 @@ impl ReceiveFilter {
             return 0;
         }
         let skip = (high - seq).saturating_add(1).min(u64::from(count));
-        let late = self.open_numbers(origin, seq, high.min(last));
-        self.stats.late = self.stats.late.saturating_add(late);
-        self.stats.duplicates = self
-            .stats
-            .duplicates
-            .saturating_add(skip.saturating_sub(late));
         u32::try_from(skip).unwrap_or(count)
     }
 
@@ -175,9 +144,6 @@ impl ReceiveFilter {
             return;
         };
         self.advance(now, origin, seq, last, origin_started);
-        if self.open_numbers(origin, seq, last) == 0 {
-            return;
-        }
         for open in std::mem::take(&mut self.open) {
             if open.gap.origin != origin {
                 self.open.push_back(open);
@@ -192,7 +158,7 @@ impl ReceiveFilter {
     /// The gaps whose hold has run out; each is reported exactly once.
     pub(crate) fn poll(&mut self, now: Instant) -> Vec<Gap> {
         let due = self.open.iter().take_while(|open| open.due <= now).count();
-        self.report(due)
+        self.open.drain(..due).map(|open| open.gap).collect()
     }
 
     /// When [`poll`](Self::poll) has something to report.
@@ -202,13 +168,7 @@ impl ReceiveFilter {
 
     /// All open gaps, without waiting any longer for a void: an origin died or this node shuts down.
     pub(crate) fn flush(&mut self) -> Vec<Gap> {
-        self.report(self.open.len())
-    }
-
-    /// What was counted so far.
-    #[cfg(test)]
-    pub(crate) const fn stats(&self) -> ReceiveStats {
-        self.stats
+        self.open.drain(..).map(|open| open.gap).collect()
     }
 
     /// Notes that the origin has used all numbers up to `last` and that `first` to `last` are accounted for; opens a gap
@@ -274,22 +234,6 @@ impl ReceiveFilter {
         {
             oldest.due = oldest.due.min(now);
         }
-    }
-
-    /// How many of the numbers `from..=to` are in open gaps of the origin.
-    fn open_numbers(&self, origin: NodeId, from: u64, to: u64) -> u64 {
-        let gaps = self.open.iter().map(|open| open.gap);
-        gaps.filter(|gap| gap.origin == origin)
-            .fold(0, |sum, gap| gap.overlap(from, to).saturating_add(sum))
-    }
-
-    fn report(&mut self, count: usize) -> Vec<Gap> {
-        let gaps: Vec<Gap> = self.open.drain(..count).map(|open| open.gap).collect();
-        for gap in &gaps {
-            self.stats.gaps = self.stats.gaps.saturating_add(1);
-            self.stats.missing = self.stats.missing.saturating_add(gap.count());
-        }
-        gaps
     }
 
     /// Drops the longest silent origin if there is no room for another.

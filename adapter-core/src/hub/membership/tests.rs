@@ -223,14 +223,18 @@ fn nodes_and_marks_are_bounded_and_members_stay() {
     let now = Instant::now();
     let mut cluster = cluster(now);
     for n in 1..=20 {
-        cluster.on_presence(now, node(n), presence());
+        let change = match n {
+            1..=8 => Change::Joined(node(n)),
+            _ => Change::Refused(node(n)),
+        };
+        assert_eq!(cluster.on_presence(now, node(n), presence()), [change]);
+        assert_eq!(cluster.on_presence(now, node(n), presence()), []);
         cluster.on_presence(now + ms(n), node(100 + n), speaking(9, 9));
         cluster.on_bye(now + ms(n), node(200 + n));
     }
     let members: Vec<NodeId> = cluster.members().map(|(&node, _)| node).collect();
     assert_eq!(members, (1..=8).map(node).collect::<Vec<_>>());
-    assert_eq!(cluster.refused(), 12);
-    assert_eq!(cluster.incompatible.marked.len(), 8);
+    assert_eq!(cluster.strangers.marked.len(), 8);
     assert_eq!(cluster.ended.marked.len(), 8);
     let ended: Vec<NodeId> = cluster.ended.marked.keys().copied().collect();
     assert_eq!(

@@ -39,7 +39,6 @@ fn numbers_seen_before_are_skipped_also_in_part() {
     assert_eq!(filter.on_data(now, origin(), 2, 4, young), 2);
     assert_eq!(filter.on_data(now, origin(), 6, 1, young), 0);
     assert_eq!(filter.next_deadline(), None);
-    assert_eq!(filter.stats().duplicates, 5);
 }
 
 #[test]
@@ -52,7 +51,6 @@ fn a_jump_is_delivered_at_once_and_its_gap_reported_once_after_the_hold() {
     assert_eq!(filter.poll(now + HOLD), [gap(2, 4)]);
     assert_eq!(filter.poll(now + HOLD * 2), []);
     assert_eq!(filter.flush(), []);
-    assert_eq!((filter.stats().gaps, filter.stats().missing), (1, 3));
 }
 
 #[test]
@@ -99,7 +97,6 @@ fn what_comes_late_is_dropped_and_stays_in_its_gap() {
     filter.on_data(now, origin(), 1, 1, young);
     filter.on_data(now, origin(), 4, 1, young);
     assert_eq!(filter.on_data(now, origin(), 1, 4, young), 4);
-    assert_eq!((filter.stats().late, filter.stats().duplicates), (2, 2));
     assert_eq!(filter.poll(now + HOLD), [gap(2, 3)]);
 }
 
@@ -204,6 +201,18 @@ fn the_longest_silent_origin_makes_room() {
     assert_eq!(filter.origins.len(), 2);
     assert_eq!(hear(&mut filter, 4, 1), 1, "still remembered");
     assert_eq!(hear(&mut filter, 5, 2), 0, "forgotten");
+}
+
+#[test]
+fn an_origin_that_comes_back_after_it_made_room_owes_nothing() {
+    let mut filter = ReceiveFilter::new(HOLD, 1);
+    let live = Instant::now();
+    filter.live(live);
+    let young = Some(live + ms(100));
+    filter.on_data(live + ms(200), origin(), 1, 1, young);
+    filter.on_data(live + ms(300), NodeId::numbered(2), 1, 1, young);
+    assert_eq!(filter.on_data(live + ms(400), origin(), 9, 1, young), 0);
+    assert_eq!(filter.flush(), [], "2 to 8 may have been delivered");
 }
 
 #[test]
