@@ -14,6 +14,8 @@ const PORT: u16 = 6379;
 /// Redis itself takes at most 512 MiB in one argument (`proto-max-bulk-len`).
 const PAYLOAD_CEILING: usize = 512 << 20;
 const MIB: usize = 1 << 20;
+/// Most publishes that may be set to wait.
+pub(crate) const PUBLISHES: usize = 16_384;
 
 /// Where the server is.
 #[derive(Clone, PartialEq, Eq)]
@@ -101,6 +103,7 @@ impl fmt::Debug for RootCa {
 /// assert!(!format!("{config:?}").contains("secret"));
 /// ```
 #[derive(Clone)]
+#[must_use]
 #[non_exhaustive]
 pub struct RedisConfig {
     /// Where the server is.
@@ -119,14 +122,14 @@ pub struct RedisConfig {
     pub connect_timeout: Duration,
     /// How long a publish or a subscribe may take. Default 2 s.
     pub timeout: Duration,
-    /// Largest payload in bytes. Default 8 MiB, at most 512 MiB: four of them at once make Redis cut a subscriber at its
-    /// default limits.
+    /// Largest payload in bytes. Default 8 MiB, at most 512 MiB. Four times as much at once makes Redis cut a subscriber
+    /// at its default limits, and what takes longer than 2 s to send looks like a dead link.
     pub max_payload: usize,
     /// What one subscription holds for a slow reader; beyond it payloads are dropped, counted and reported as
     /// [`Lagged`](socketioxide_adapter_core::transport::Event::Lagged). Default 65,536 payloads and 16 MiB.
     pub subscription_buffer: BufferLimits,
     /// Publishes that wait for the server's answer, all topics together; beyond it a publish fails at once with
-    /// [`Full`](ErrorKind::Full). Default 16,384 payloads and 64 MiB.
+    /// [`Full`](ErrorKind::Full). Default 16,384 payloads, which is also the most, and 64 MiB.
     pub publish_buffer: BufferLimits,
     /// Waits between attempts to reconnect. Default 50 ms to 5 s.
     pub backoff: Backoff,
@@ -145,7 +148,7 @@ impl RedisConfig {
             timeout: Duration::from_secs(2),
             max_payload: 8 * MIB,
             subscription_buffer: BufferLimits::default(),
-            publish_buffer: BufferLimits::new(16_384, 64 * MIB),
+            publish_buffer: BufferLimits::new(PUBLISHES, 64 * MIB),
             backoff: Backoff::default(),
         }
     }
@@ -202,7 +205,6 @@ impl RedisConfig {
     }
 
     /// Sets the ACL user and the password.
-    #[must_use]
     pub fn with_credentials(
         mut self,
         username: impl Into<String>,
@@ -214,63 +216,54 @@ impl RedisConfig {
     }
 
     /// Sets the password of the `default` user.
-    #[must_use]
     pub fn with_password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(password.into());
         self
     }
 
     /// Sets the number of the database.
-    #[must_use]
     pub fn with_database(mut self, database: u32) -> Self {
         self.database = database;
         self
     }
 
     /// Sets the first part of every channel name.
-    #[must_use]
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
     /// Sets how long connecting may take.
-    #[must_use]
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
     /// Sets how long a publish or subscribe may take.
-    #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
     /// Sets the largest payload in bytes.
-    #[must_use]
     pub fn with_max_payload(mut self, max_payload: usize) -> Self {
         self.max_payload = max_payload;
         self
     }
 
     /// Sets what one subscription holds for a slow reader.
-    #[must_use]
     pub fn with_subscription_buffer(mut self, limits: BufferLimits) -> Self {
         self.subscription_buffer = limits;
         self
     }
 
     /// Sets how many publishes may wait for the server's answer.
-    #[must_use]
     pub fn with_publish_buffer(mut self, limits: BufferLimits) -> Self {
         self.publish_buffer = limits;
         self
     }
 
     /// Sets the waits between attempts to reconnect.
-    #[must_use]
     pub fn with_backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
@@ -293,6 +286,9 @@ impl RedisConfig {
         }
         if self.max_payload == 0 || self.max_payload > PAYLOAD_CEILING {
             return Err(invalid("max_payload must be 1 byte to 512 MiB"));
+        }
+        if !(1..=PUBLISHES).contains(&self.publish_buffer.messages) {
+            return Err(invalid("publish_buffer must be 1 to 16,384 payloads"));
         }
         Ok(())
     }

@@ -2,12 +2,10 @@
 
 use std::{
     io,
-    pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
 };
 
 use futures_util::future::BoxFuture;
@@ -17,19 +15,20 @@ use redis::{
 };
 use socketioxide_adapter_core::Result;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
 };
+use tokio_util::io::InspectReader;
 
 use crate::{
-    config::{Address, RedisConfig},
+    config::{Address, PUBLISHES, RedisConfig},
     error::{self, Step},
     tls::Tls,
 };
 
-/// Commands waiting in redis-rs. More than the transport lets be in flight, so that handing over a command never waits:
-/// a publish that had to wait for room could be overtaken by a later one.
-const COMMANDS: usize = 65_536;
+/// Commands waiting in redis-rs. Far more than publishes may wait, so that handing one over never waits: redis-rs gives
+/// room in its queue to whoever asks next, also past those who are waiting for it.
+const COMMANDS: usize = 4 * PUBLISHES;
 /// Written to the socket in one go.
 const WRITE_CHUNK: usize = 64 << 10;
 
@@ -51,8 +50,8 @@ pub(crate) struct Connection {
     pub(crate) commands: MultiplexedConnection,
     /// Reads and writes; must be polled, and ends when the connection does.
     pub(crate) driver: BoxFuture<'static, ()>,
-    /// Grows with everything that is received.
-    pub(crate) received: Arc<AtomicU64>,
+    /// Bytes received so far.
+    pub(crate) received: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -94,11 +93,11 @@ impl Server {
             .stream()
             .await
             .map_err(|error| error::from_io(&self.address, &error))?;
-        let received = Arc::new(AtomicU64::new(0));
-        let stream = Listening {
-            stream,
-            received: received.clone(),
-        };
+        let received = Arc::new(AtomicUsize::new(0));
+        let counter = received.clone();
+        let stream = InspectReader::new(stream, move |bytes: &[u8]| {
+            counter.fetch_add(bytes.len(), Ordering::Relaxed);
+        });
         // The deadlines are ours: redis-rs would let calls fail after 500 ms.
         let mut config = AsyncConnectionConfig::new()
             .set_response_timeout(None)
@@ -130,42 +129,5 @@ impl Server {
             Some(tls) => tls.wrap(tcp).await,
             None => Ok(Box::new(tcp)),
         }
-    }
-}
-
-/// Counts how often something was received.
-struct Listening {
-    stream: Box<dyn Stream>,
-    received: Arc<AtomicU64>,
-}
-
-impl AsyncRead for Listening {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let poll = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.received.fetch_add(1, Ordering::Relaxed);
-        }
-        poll
-    }
-}
-
-impl AsyncWrite for Listening {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

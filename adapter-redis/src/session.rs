@@ -4,13 +4,13 @@ use std::{
     convert::Infallible,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::FutureExt as _;
-use redis::{PushInfo, RedisError, aio::MultiplexedConnection};
+use redis::{PushInfo, RedisError, RedisResult, aio::MultiplexedConnection};
 use socketioxide_adapter_core::{Error, ErrorKind, Result, transport::SessionUp};
 use tokio::{
     task::{JoinSet, unconstrained},
@@ -51,10 +51,10 @@ impl Drop for End<'_> {
 }
 
 async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
-    let session = shared.topics.begin();
-    let topics = shared.clone();
+    let session = shared.topics.session();
+    let reader = shared.clone();
     let push = move |push: PushInfo| {
-        topics.topics.receive(session, push);
+        reader.topics.receive(session, push);
         Ok::<(), Infallible>(())
     };
     let (publishing, subscribing) = tokio::try_join!(
@@ -65,7 +65,7 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
     let mut drivers = JoinSet::new();
     drivers.spawn(shared.tasks.track_future(publishing.driver));
     drivers.spawn(shared.tasks.track_future(subscribing.driver));
-    let mut subscriber = Subscriber {
+    let subscriber = Subscriber {
         shared,
         commands: subscribing.commands.clone(),
     };
@@ -87,7 +87,7 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
 
 /// Asks for a sign of life at each tick; returns when there was none for too long. Everything that is received counts,
 /// since an answer queues behind it.
-async fn silence(mut commands: MultiplexedConnection, received: &AtomicU64) {
+async fn silence(mut commands: MultiplexedConnection, received: &AtomicUsize) {
     let mut ping = redis::cmd("PING");
     ping.set_no_response(true);
     let mut ticks = ticks();
@@ -116,7 +116,7 @@ struct Subscriber<'a> {
 }
 
 impl Subscriber<'_> {
-    async fn run(&mut self) -> Result<Infallible> {
+    async fn run(&self) -> Result<Infallible> {
         let mut ticks = ticks();
         loop {
             tokio::select! {
@@ -127,50 +127,38 @@ impl Subscriber<'_> {
         }
     }
 
-    async fn subscribe(&mut self, channels: &[Channel]) -> Result<()> {
+    async fn subscribe(&self, channels: &[Channel]) -> Result<()> {
+        let mut commands = self.commands.clone();
         for batch in channels.chunks(BATCH) {
-            let Err(refused) = self.answer(Command::Subscribe, batch).await? else {
+            let Err(refused) = self.answer(commands.subscribe(batch)).await? else {
                 continue;
             };
-            // The server refuses a batch as a whole. Who is it?
+            // The server refuses a batch as a whole. Whom does it mean?
             for channel in batch {
-                let error = match batch {
-                    [_] => Some(refused.clone()),
-                    _ => self
-                        .answer(Command::Subscribe, std::slice::from_ref(channel))
-                        .await?
-                        .err(),
+                let refused = match batch {
+                    [_] => Err(refused.clone()),
+                    _ => self.answer(commands.subscribe(channel)).await?,
                 };
-                if let Some(error) = error {
-                    let error = || self.error(&error);
-                    self.shared.topics.refuse(channel, error)?;
+                if let Err(error) = refused {
+                    self.shared.topics.refuse(channel, || self.error(&error))?;
                 }
             }
         }
         Ok(())
     }
 
-    async fn unsubscribe(&mut self, channels: &[Channel]) -> Result<()> {
+    async fn unsubscribe(&self, channels: &[Channel]) -> Result<()> {
+        let mut commands = self.commands.clone();
         for batch in channels.chunks(BATCH) {
             // If the server refuses, what it goes on to send is ignored.
-            let _ = self.answer(Command::Unsubscribe, batch).await?;
+            let _ = self.answer(commands.unsubscribe(batch)).await?;
         }
         Ok(())
     }
 
-    /// The server's answer to one command; the outer error is the end of the session.
-    async fn answer(
-        &mut self,
-        command: Command,
-        channels: &[Channel],
-    ) -> Result<Result<(), RedisError>> {
+    /// The server's answer to a command; the outer error is the end of the session.
+    async fn answer(&self, call: impl Future<Output = RedisResult<()>>) -> Result<RedisResult<()>> {
         let limit = self.shared.config.timeout;
-        let call = async {
-            match command {
-                Command::Subscribe => self.commands.subscribe(channels).await,
-                Command::Unsubscribe => self.commands.unsubscribe(channels).await,
-            }
-        };
         match timeout(limit, call).await {
             Ok(Err(error)) if error.is_io_error() => Err(self.error(&error)),
             Ok(answer) => Ok(answer),
@@ -181,10 +169,4 @@ impl Subscriber<'_> {
     fn error(&self, error: &RedisError) -> Error {
         error::from_redis(Step::Subscribe, self.shared.server.address(), error)
     }
-}
-
-#[derive(Clone, Copy)]
-enum Command {
-    Subscribe,
-    Unsubscribe,
 }

@@ -98,14 +98,9 @@ impl Topics {
         self.changed.notified().await;
     }
 
-    /// Starts a session: the server has nothing yet. Returns the number of the session.
-    pub(crate) fn begin(&self) -> u64 {
-        let mut state = self.lock();
-        state.session += 1;
-        for entry in state.channels.values_mut() {
-            entry.confirmed = false;
-        }
-        state.session
+    /// The number of the session that can start now, for [`receive`](Self::receive).
+    pub(crate) fn session(&self) -> u64 {
+        self.lock().session
     }
 
     /// Notes that the session has all wanted channels and can take more.
@@ -113,12 +108,13 @@ impl Topics {
         self.lock().phase = Phase::Up;
     }
 
-    /// Ends the present session: who still waits for a confirmation waits in vain.
+    /// Ends the present session: the next server has nothing yet, and who waits for a confirmation waits in vain.
     pub(crate) fn end(&self) {
         let mut state = self.lock();
         state.session += 1;
         state.phase = Phase::Down;
         for entry in state.channels.values_mut() {
+            entry.confirmed = false;
             entry
                 .listeners
                 .retain(|listener| listener.waiting.is_none());

@@ -4,15 +4,16 @@ use std::{io::Write as _, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use smallvec::SmallVec;
 use socketioxide_adapter_core::{
-    Error, ErrorKind, Result,
+    ErrorKind, Result,
     transport::{
         Capabilities, Delivery, LinkState, LinkWatch, Receipt, Subscription, Supervisor, Topic,
         Transport, link, supervise,
     },
 };
-use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -34,7 +35,7 @@ pub(crate) struct Shared {
     pub(crate) server: Server,
     pub(crate) topics: Topics,
     pub(crate) publisher: Publisher,
-    /// The readers of the connections.
+    /// Everything that was spawned.
     pub(crate) tasks: TaskTracker,
 }
 
@@ -51,7 +52,6 @@ pub(crate) struct Shared {
 pub struct RedisTransport {
     shared: Arc<Shared>,
     link: LinkWatch,
-    task: Mutex<Option<JoinHandle<Option<Error>>>>,
     shutdown: CancellationToken,
 }
 
@@ -84,54 +84,46 @@ impl RedisTransport {
             publisher: Publisher::default(),
             tasks: TaskTracker::new(),
         });
-        let task = tokio::spawn({
-            let shared = shared.clone();
-            async move {
-                let fatal = supervise(supervisor, |up| session::run(shared.clone(), up)).await;
-                shared.publisher.close();
-                shared.topics.close();
-                fatal
-            }
+        let sessions = shared.clone();
+        let task = shared.tasks.spawn(async move {
+            let fatal = supervise(supervisor, |up| session::run(sessions.clone(), up)).await;
+            sessions.publisher.close();
+            sessions.topics.close();
+            fatal
         });
         let transport = Self {
             shared,
             link: watch.clone(),
-            task: Mutex::new(Some(task)),
             shutdown,
         };
-        let up = watch.wait_for(|status| status.state == LinkState::Up);
-        match timeout(limit, up).await {
-            Ok(status) if status.state == LinkState::Up => return Ok(transport),
-            _ => {}
+        let up = timeout(
+            limit,
+            watch.wait_for(|status| status.state == LinkState::Up),
+        )
+        .await;
+        if up.is_ok_and(|status| status.state == LinkState::Up) {
+            return Ok(transport);
         }
         let reason = transport.link.status().reason;
-        let fatal = transport.end().await;
-        Err(fatal.unwrap_or_else(|| {
-            let message = match reason.as_deref() {
-                Some(reason) => {
-                    let reason = reason.strip_prefix("redis: connect: ").unwrap_or(reason);
-                    format!("{reason} (gave up after {limit:?})")
-                }
-                None => error::silent(transport.shared.server.address(), limit),
-            };
-            Step::Connect.error(ErrorKind::Unavailable, message)
-        }))
+        transport.end().await;
+        if let Some(Ok(Some(fatal))) = task.now_or_never() {
+            return Err(fatal);
+        }
+        let message = match reason.as_deref() {
+            Some(reason) => {
+                let reason = reason.strip_prefix("redis: connect: ").unwrap_or(reason);
+                format!("{reason} (gave up after {limit:?})")
+            }
+            None => error::silent(transport.shared.server.address(), limit),
+        };
+        Err(Step::Connect.error(ErrorKind::Unavailable, message))
     }
 
-    /// Ends all tasks, waiting for them up to a deadline; returns the fatal error if there was one.
-    async fn end(&self) -> Option<Error> {
+    /// Ends all tasks, and waits for that up to a deadline.
+    async fn end(&self) {
         self.shutdown.cancel();
-        let ended = timeout(CLOSE, async {
-            let task = self.task.lock().await.take();
-            let fatal = match task {
-                Some(task) => task.await.ok().flatten(),
-                None => None,
-            };
-            self.shared.tasks.close();
-            self.shared.tasks.wait().await;
-            fatal
-        });
-        ended.await.ok().flatten()
+        self.shared.tasks.close();
+        let _ = timeout(CLOSE, self.shared.tasks.wait()).await;
     }
 
     /// The channel of a topic. On the stack: a publish does not allocate for it.

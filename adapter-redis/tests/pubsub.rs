@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::*;
-use futures_util::future::join_all;
+use futures_util::{
+    future::join_all,
+    stream::{self, StreamExt as _},
+};
 use socketioxide_adapter_core::{
     ErrorKind, NodeId,
     transport::{BufferLimits, Event, LinkState, Topic, Transport},
@@ -70,6 +73,30 @@ async fn payloads_arrive_in_the_order_of_first_poll() {
     for n in 0..10_000_u32 {
         assert_eq!(message(&mut subscription).await[..], n.to_be_bytes());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publish_that_starts_while_others_wait_does_not_overtake_them() {
+    let redis = Redis::start().unwrap();
+    let transport = connect(&redis).await;
+    let topic = namespace("/window");
+    let mut subscription = transport.subscribe(&topic).await.unwrap();
+    let publishes = stream::iter(0..50_000_u32).map(|n| {
+        let payload = Bytes::copy_from_slice(&n.to_be_bytes());
+        transport.publish(&topic, payload)
+    });
+    let mut receipts = publishes.buffer_unordered(200);
+    let reading = async {
+        for n in 0..50_000_u32 {
+            assert_eq!(message(&mut subscription).await[..], n.to_be_bytes());
+        }
+    };
+    let publishing = async {
+        while let Some(receipt) = receipts.next().await {
+            receipt.unwrap();
+        }
+    };
+    tokio::join!(reading, publishing);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
