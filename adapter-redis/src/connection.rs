@@ -1,6 +1,7 @@
 //! One connection to a Redis server: socket, TLS, handshake, and how to know that it is alive.
 
 use std::{
+    collections::HashMap,
     io,
     sync::{
         Arc,
@@ -10,7 +11,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use redis::{
-    AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo,
+    AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, ServerErrorKind, Value,
     aio::{AsyncPushSender, MultiplexedConnection},
 };
 use socketioxide_adapter_core::Result;
@@ -26,9 +27,9 @@ use crate::{
     tls::Tls,
 };
 
-/// Commands waiting in redis-rs. Far more than publishes may wait, so that handing one over never waits: redis-rs gives
+/// Commands waiting in redis-rs. More than publishes may wait, so that handing one over never waits: redis-rs gives
 /// room in its queue to whoever asks next, also past those who are waiting for it.
-const COMMANDS: usize = 4 * PUBLISHES;
+const COMMANDS: usize = 2 * PUBLISHES;
 /// Written to the socket in one go.
 const WRITE_CHUNK: usize = 64 << 10;
 
@@ -115,6 +116,20 @@ impl Server {
             driver: Box::pin(driver),
             received,
         })
+    }
+
+    /// A replica takes publishes, but only its own subscribers get them.
+    pub(crate) async fn require_primary(&self, mut commands: MultiplexedConnection) -> Result<()> {
+        // HELLO tells the role, needs no more rights than the login did, and without arguments changes nothing.
+        let hello = redis::cmd("HELLO").query_async(&mut commands).await;
+        let hello: HashMap<String, Value> = hello.unwrap_or_default();
+        match hello.get("role") {
+            Some(Value::BulkString(role)) if role == b"replica" => {
+                let replica = (ServerErrorKind::ReadOnly.into(), "replica").into();
+                Err(error::from_redis(Step::Connect, &self.address, &replica))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn stream(&self) -> io::Result<Box<dyn Stream>> {

@@ -1,6 +1,9 @@
 //! Publishing: in the order of first poll, pipelined, bounded, by a deadline.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use redis::{Cmd, Value, aio::MultiplexedConnection};
 use socketioxide_adapter_core::{ErrorKind, Result, transport::Receipt};
@@ -18,7 +21,12 @@ pub(crate) struct Publisher(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     connection: Connection,
-    messages: usize,
+    /// Bytes of the publishes that the server has not answered yet, in the order of their numbers. Also of those that
+    /// nobody waits for any more: redis-rs still holds them. The server answers in order, so one answer is for all before
+    /// it too.
+    unanswered: VecDeque<usize>,
+    /// Number of the first of them.
+    first: u64,
     bytes: usize,
 }
 
@@ -65,57 +73,71 @@ impl Publisher {
             );
             return Err(Step::Publish.error(ErrorKind::TooLarge, message));
         }
-        let (mut connection, _place) = self.enter(config, payload.len())?;
+        let (mut connection, number) = self.enter(config, payload.len())?;
         let mut command = Cmd::with_capacity(3, channel.len() + payload.len() + 16);
         command.arg("PUBLISH").arg(channel).arg(payload);
         let call = unconstrained(connection.send_packed_command(&command));
-        match timeout(config.timeout, call).await {
-            Ok(Ok(Value::Int(receivers))) => {
+        let Ok(answer) = timeout(config.timeout, call).await else {
+            return Err(error::late(Step::Publish, address, config.timeout));
+        };
+        self.answered(number);
+        match answer.and_then(Value::extract_error) {
+            Ok(Value::Int(receivers)) => {
                 Ok(Receipt::with_receivers(receivers.try_into().unwrap_or(0)))
             }
-            Ok(answer) => {
-                let refused = answer.and_then(Value::extract_error);
-                Err(match refused {
-                    Err(error) => error::from_redis(Step::Publish, address, &error),
-                    Ok(_) => Step::Publish.error(ErrorKind::Protocol, UNREADABLE),
-                })
-            }
-            Err(_) => Err(error::late(Step::Publish, address, config.timeout)),
+            Ok(_) => Err(Step::Publish.error(ErrorKind::Protocol, UNREADABLE)),
+            Err(error) => Err(error::from_redis(Step::Publish, address, &error)),
         }
     }
 
-    /// Takes a place among the waiting publishes.
-    fn enter(
-        &self,
-        config: &RedisConfig,
-        bytes: usize,
-    ) -> Result<(MultiplexedConnection, Place<'_>)> {
+    /// Number of the last publish so far.
+    pub(crate) fn last(&self) -> u64 {
+        let state = self.lock();
+        (state.first + state.unanswered.len() as u64).saturating_sub(1)
+    }
+
+    /// Notes that the server has answered publish `number`, or something that it was sent later.
+    pub(crate) fn answered(&self, number: u64) {
+        let mut state = self.lock();
+        while state.first <= number
+            && let Some(bytes) = state.unanswered.pop_front()
+        {
+            state.first += 1;
+            state.bytes -= bytes;
+        }
+    }
+
+    /// Takes a number and a place among the unanswered publishes.
+    fn enter(&self, config: &RedisConfig, bytes: usize) -> Result<(MultiplexedConnection, u64)> {
         let mut state = self.lock();
         let connection = match &state.connection {
             Connection::Up(connection) => connection.clone(),
             Connection::Down => return Err(error::down(Step::Publish, &config.address)),
             Connection::Closed => return Err(error::closed(Step::Publish)),
         };
-        let limits = config.publish_buffer;
-        let full = state.messages >= limits.messages || state.bytes + bytes > limits.bytes;
-        if full && state.messages > 0 {
+        let (limits, waiting) = (config.publish_buffer, state.unanswered.len());
+        let fits = waiting < limits.messages && state.bytes + bytes <= limits.bytes;
+        if waiting > 0 && !fits {
             let message = format!(
-                "{} publishes ({} bytes) already wait for {}",
-                state.messages, state.bytes, config.address
+                "{waiting} publishes ({} bytes) already wait for {}",
+                state.bytes, config.address
             );
             return Err(Step::Publish.error(ErrorKind::Full, message));
         }
-        state.messages += 1;
+        state.unanswered.push_back(bytes);
         state.bytes += bytes;
-        let place = Place {
-            publisher: self,
-            bytes,
-        };
-        Ok((connection, place))
+        Ok((connection, state.first + waiting as u64))
     }
 
+    /// Whatever waited on the previous connection is gone with it.
     fn set(&self, connection: Connection) {
-        self.lock().connection = connection;
+        let mut state = self.lock();
+        if !matches!(state.connection, Connection::Closed) {
+            state.connection = connection;
+        }
+        state.first += state.unanswered.len() as u64;
+        state.unanswered.clear();
+        state.bytes = 0;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -124,17 +146,3 @@ impl Publisher {
 }
 
 const UNREADABLE: &str = "the answer is no number of receivers";
-
-/// A place among the waiting publishes, free again when dropped.
-struct Place<'a> {
-    publisher: &'a Publisher,
-    bytes: usize,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut state = self.publisher.lock();
-        state.messages -= 1;
-        state.bytes -= self.bytes;
-    }
-}

@@ -9,16 +9,16 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt as _;
 use redis::{PushInfo, RedisError, RedisResult, aio::MultiplexedConnection};
 use socketioxide_adapter_core::{Error, ErrorKind, Result, transport::SessionUp};
 use tokio::{
-    task::{JoinSet, unconstrained},
+    task::JoinSet,
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
 
 use crate::{
     error::{self, Step},
+    publisher::Publisher,
     topics::Channel,
     transport::Shared,
 };
@@ -65,11 +65,15 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
     let mut drivers = JoinSet::new();
     drivers.spawn(shared.tasks.track_future(publishing.driver));
     drivers.spawn(shared.tasks.track_future(subscribing.driver));
+    shared
+        .server
+        .require_primary(publishing.commands.clone())
+        .await?;
     let subscriber = Subscriber {
         shared,
         commands: subscribing.commands.clone(),
     };
-    subscriber.subscribe(&shared.topics.missing()).await?;
+    subscriber.reconcile().await?;
     shared.topics.open();
     shared.publisher.open(publishing.commands.clone());
     up.up();
@@ -79,17 +83,31 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
     };
     tokio::select! {
         _ = drivers.join_next() => lost("the connection was lost"),
-        () = silence(publishing.commands, &publishing.received) => lost("no sign of life"),
-        () = silence(subscribing.commands, &subscribing.received) => lost("no sign of life"),
+        never = ask(publishing.commands, Some(&shared.publisher)) => match never {},
+        never = ask(subscribing.commands, None) => match never {},
+        () = silence(&publishing.received) => lost("no sign of life"),
+        () = silence(&subscribing.received) => lost("no sign of life"),
         error = subscriber.run() => error,
     }
 }
 
-/// Asks for a sign of life at each tick; returns when there was none for too long. Everything that is received counts,
-/// since an answer queues behind it.
-async fn silence(mut commands: MultiplexedConnection, received: &AtomicUsize) {
-    let mut ping = redis::cmd("PING");
-    ping.set_no_response(true);
+/// Asks for a sign of life at each tick. Its answer is also the last word on all publishes before it.
+async fn ask(mut commands: MultiplexedConnection, publisher: Option<&Publisher>) -> Infallible {
+    let ping = redis::cmd("PING");
+    let mut ticks = ticks();
+    loop {
+        ticks.tick().await;
+        let last = publisher.map(Publisher::last);
+        // No deadline: `silence` has one, and everything that is received before the answer counts there.
+        let _ = commands.send_packed_command(&ping).await;
+        if let (Some(publisher), Some(last)) = (publisher, last) {
+            publisher.answered(last);
+        }
+    }
+}
+
+/// Returns when nothing was received for too long.
+async fn silence(received: &AtomicUsize) {
     let mut ticks = ticks();
     let (mut seen, mut silent) = (0, 0);
     while silent < SILENT_TICKS {
@@ -97,8 +115,6 @@ async fn silence(mut commands: MultiplexedConnection, received: &AtomicUsize) {
         let now = received.load(Ordering::Relaxed);
         silent = if now == seen { silent + 1 } else { 0 };
         seen = now;
-        // Polled once: that hands it over, unless redis-rs has no room; then there is enough to be answered already.
-        let _ = unconstrained(commands.send_packed_command(&ping)).now_or_never();
     }
 }
 
@@ -121,10 +137,16 @@ impl Subscriber<'_> {
         loop {
             tokio::select! {
                 () = self.shared.topics.changed() => {}
-                _ = ticks.tick() => self.unsubscribe(&self.shared.topics.sweep()).await?,
+                _ = ticks.tick() => {}
             }
-            self.subscribe(&self.shared.topics.missing()).await?;
+            self.reconcile().await?;
         }
+    }
+
+    async fn reconcile(&self) -> Result<()> {
+        let (unwanted, missing) = self.shared.topics.differences();
+        self.unsubscribe(&unwanted).await?;
+        self.subscribe(&missing).await
     }
 
     async fn subscribe(&self, channels: &[Channel]) -> Result<()> {

@@ -112,7 +112,9 @@ impl Topics {
     pub(crate) fn end(&self) {
         let mut state = self.lock();
         state.session += 1;
-        state.phase = Phase::Down;
+        if state.phase == Phase::Up {
+            state.phase = Phase::Down;
+        }
         for entry in state.channels.values_mut() {
             entry.confirmed = false;
             entry
@@ -132,27 +134,23 @@ impl Topics {
         }
     }
 
-    /// Channels that are wanted, but not confirmed.
-    pub(crate) fn missing(&self) -> Vec<Channel> {
-        let state = self.lock();
-        let missing = state.channels.iter().filter(|(_, entry)| !entry.confirmed);
-        missing.map(|(channel, _)| channel.clone()).collect()
-    }
-
-    /// Forgets listeners that were dropped; returns the channels that nobody wants any more, but the server has.
-    pub(crate) fn sweep(&self) -> Vec<Channel> {
-        let mut unwanted = Vec::new();
+    /// Forgets listeners that were dropped. Returns the channels that the server has, but nobody wants any more, and those
+    /// that are wanted, but the server does not have.
+    pub(crate) fn differences(&self) -> (Vec<Channel>, Vec<Channel>) {
+        let (mut unwanted, mut missing) = (Vec::new(), Vec::new());
         self.lock().channels.retain(|channel, entry| {
             entry
                 .listeners
                 .retain(|listener| !listener.sender.is_closed());
             let wanted = !entry.listeners.is_empty();
-            if !wanted && entry.confirmed {
-                unwanted.push(channel.clone());
+            match (wanted, entry.confirmed) {
+                (true, false) => missing.push(channel.clone()),
+                (false, true) => unwanted.push(channel.clone()),
+                _ => {}
             }
             wanted
         });
-        unwanted
+        (unwanted, missing)
     }
 
     /// Tells those who wait for `channel` that the server refuses it.
@@ -171,7 +169,7 @@ impl Topics {
                     let _ = waiting.send(Err(error()));
                     false
                 }
-                None => true,
+                None => !listener.sender.is_closed(),
             });
         if entry.listeners.is_empty() {
             Ok(())
@@ -219,5 +217,132 @@ impl Topics {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use socketioxide_adapter_core::{ErrorKind, transport::Event};
+
+    use super::*;
+
+    const RESUMED: Event = Event::Resumed(Continuity::Unknown);
+
+    fn missing() -> (Vec<Channel>, Vec<Channel>) {
+        (vec![], vec![b"c".into()])
+    }
+
+    fn nothing() -> (Vec<Channel>, Vec<Channel>) {
+        (vec![], vec![])
+    }
+
+    fn up() -> Topics {
+        let topics = Topics::default();
+        topics.open();
+        topics
+    }
+
+    fn add(topics: &Topics) -> (Subscription, Option<Confirmation>) {
+        topics.add(b"c", BufferLimits::default()).unwrap()
+    }
+
+    fn receive(topics: &Topics, session: u64, kind: PushKind, payload: &str) {
+        let text = |text: &str| Value::BulkString(text.into());
+        let data = vec![text("c"), text(payload)];
+        topics.receive(session, PushInfo { kind, data });
+    }
+
+    fn message(payload: &'static str) -> Option<Event> {
+        Some(Event::Message(payload.into()))
+    }
+
+    fn read(subscription: &mut Subscription) -> Option<Event> {
+        subscription.recv().now_or_never().flatten()
+    }
+
+    #[test]
+    fn a_session_resumes_in_the_order_of_what_it_receives() {
+        let topics = up();
+        let (mut subscription, confirmation) = add(&topics);
+        assert_eq!(topics.differences(), missing());
+        receive(&topics, 0, PushKind::Subscribe, "");
+        assert!(matches!(
+            confirmation.unwrap().now_or_never(),
+            Some(Ok(Ok(())))
+        ));
+        receive(&topics, 0, PushKind::Message, "first");
+        topics.end();
+        assert_eq!(topics.differences(), missing());
+        let session = topics.session();
+        receive(&topics, session, PushKind::Subscribe, "");
+        receive(&topics, session, PushKind::Message, "second");
+        assert_eq!(read(&mut subscription), message("first"));
+        assert_eq!(read(&mut subscription), Some(RESUMED));
+        assert_eq!(read(&mut subscription), message("second"));
+        assert_eq!(topics.differences(), nothing());
+    }
+
+    #[test]
+    fn what_a_session_receives_after_its_end_is_ignored() {
+        let topics = up();
+        let (mut subscription, _) = add(&topics);
+        receive(&topics, 0, PushKind::Subscribe, "");
+        topics.end();
+        for kind in [PushKind::Subscribe, PushKind::Message] {
+            receive(&topics, 0, kind, "late");
+        }
+        assert_eq!(read(&mut subscription), None);
+        assert_eq!(topics.differences(), missing());
+    }
+
+    #[test]
+    fn the_rest_of_an_ended_subscription_is_not_mistaken_for_a_new_one() {
+        let topics = up();
+        let (old, _) = add(&topics);
+        receive(&topics, 0, PushKind::Subscribe, "");
+        drop(old);
+        assert_eq!(topics.differences(), (vec![b"c".into()], vec![]));
+        // UNSUBSCRIBE is on its way; whatever comes between it and the new SUBSCRIBE would leave a hole.
+        let (mut new, _) = add(&topics);
+        receive(&topics, 0, PushKind::Message, "rest");
+        receive(&topics, 0, PushKind::Unsubscribe, "");
+        assert_eq!(topics.differences(), missing());
+        receive(&topics, 0, PushKind::Subscribe, "");
+        receive(&topics, 0, PushKind::Message, "new");
+        assert_eq!(read(&mut new), message("new"));
+    }
+
+    #[test]
+    fn a_refusal_ends_those_who_wait_and_the_session_of_those_who_had_it() {
+        let topics = up();
+        let refused = || Error::new(ErrorKind::Unauthorized, "test", "no");
+        let (subscription, confirmation) = add(&topics);
+        assert!(topics.refuse(b"c", refused).is_ok());
+        let answer = confirmation.unwrap().now_or_never().unwrap().unwrap();
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unauthorized);
+        drop(subscription);
+        assert_eq!(topics.differences(), nothing());
+        let (had_it, _) = add(&topics);
+        receive(&topics, 0, PushKind::Subscribe, "");
+        topics.end();
+        assert!(topics.refuse(b"c", refused).is_err());
+        drop(had_it);
+        assert!(topics.refuse(b"c", refused).is_ok());
+    }
+
+    #[test]
+    fn nobody_is_added_without_a_session() {
+        let topics = Topics::default();
+        let phase = |topics: &Topics| topics.add(b"c", BufferLimits::default()).unwrap_err();
+        assert_eq!(phase(&topics), Phase::Down);
+        topics.open();
+        let (_waiting, confirmation) = add(&topics);
+        topics.end();
+        assert_eq!(phase(&topics), Phase::Down);
+        assert!(matches!(confirmation.unwrap().now_or_never(), Some(Err(_))));
+        topics.close();
+        topics.end();
+        assert_eq!(phase(&topics), Phase::Closed);
     }
 }

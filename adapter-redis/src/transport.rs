@@ -13,7 +13,7 @@ use socketioxide_adapter_core::{
         Transport, link, supervise,
     },
 };
-use tokio::time::timeout;
+use tokio::{task::AbortHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -39,6 +39,14 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
 }
 
+impl Shared {
+    /// Ends all subscriptions and refuses all calls from now on.
+    fn close(&self) {
+        self.publisher.close();
+        self.topics.close();
+    }
+}
+
 /// A connection to a Redis server. Dropping it closes it, without waiting.
 ///
 /// The order of payloads on one topic is that in which `publish` was first polled. A publish resolves with the number of
@@ -53,6 +61,7 @@ pub struct RedisTransport {
     shared: Arc<Shared>,
     link: LinkWatch,
     shutdown: CancellationToken,
+    abort: AbortHandle,
 }
 
 impl RedisTransport {
@@ -87,14 +96,14 @@ impl RedisTransport {
         let sessions = shared.clone();
         let task = shared.tasks.spawn(async move {
             let fatal = supervise(supervisor, |up| session::run(sessions.clone(), up)).await;
-            sessions.publisher.close();
-            sessions.topics.close();
+            sessions.close();
             fatal
         });
         let transport = Self {
             shared,
             link: watch.clone(),
             shutdown,
+            abort: task.abort_handle(),
         };
         let up = timeout(
             limit,
@@ -123,7 +132,10 @@ impl RedisTransport {
     async fn end(&self) {
         self.shutdown.cancel();
         self.shared.tasks.close();
-        let _ = timeout(CLOSE, self.shared.tasks.wait()).await;
+        if timeout(CLOSE, self.shared.tasks.wait()).await.is_err() {
+            self.abort.abort();
+            self.shared.close();
+        }
     }
 
     /// The channel of a topic. On the stack: a publish does not allocate for it.

@@ -8,11 +8,11 @@ use std::{net::TcpListener, time::Duration};
 use common::*;
 use socketioxide_adapter_core::{
     Error, ErrorKind,
-    backend::Registry,
-    transport::{LinkState, Topic, Transport},
+    backend::{BackendUrl, Registry},
+    transport::{BufferLimits, Event, LinkState, Topic, Transport},
 };
 use socketioxide_adapter_redis::{Address, BACKEND, RedisConfig, RedisTransport};
-use socketioxide_broker_lab::Redis;
+use socketioxide_broker_lab::{ClientKind, Redis};
 
 const SECRET: &str = "s3cr3t";
 
@@ -206,6 +206,27 @@ async fn a_server_with_too_many_clients_is_told_apart_from_a_dead_one() {
 }
 
 #[tokio::test]
+async fn a_replica_is_refused_until_it_is_promoted() {
+    let primary = Redis::start().unwrap();
+    let replica = Redis::builder()
+        .config(format!("replicaof 127.0.0.1 {}", primary.port()))
+        .start()
+        .unwrap();
+    let (kind, text) = refused(soonish(&replica.url())).await;
+    assert_eq!(kind, ErrorKind::Unavailable);
+    assert!(
+        text.contains("a read-only replica, connect to its primary"),
+        "{text}"
+    );
+    let promotion = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        replica.command(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    };
+    let (transport, ()) = tokio::join!(connect(&replica), promotion);
+    works(&transport).await;
+}
+
+#[tokio::test]
 async fn a_database_that_does_not_exist_is_a_mistake_in_the_url() {
     let redis = Redis::start().unwrap();
     let (kind, text) = refused(config(&format!("{}/99", redis.url()))).await;
@@ -214,17 +235,106 @@ async fn a_database_that_does_not_exist_is_a_mistake_in_the_url() {
 }
 
 #[tokio::test]
-async fn a_password_change_is_survived_once_it_is_taken_back() {
-    let redis = Redis::start().unwrap();
-    let transport = connect(&redis).await;
-    redis
-        .command(&["CONFIG", "SET", "requirepass", SECRET])
+async fn rights_that_are_taken_away_are_waited_for() {
+    let redis = Redis::builder()
+        .user("alice", "on >s3cr3t &* +@all")
+        .start()
         .unwrap();
-    // The lab itself must log in now, so the connections are cut by the one command that needs no answer.
-    redis.kill().unwrap();
-    redis.restart().unwrap();
-    up(&transport, 2).await;
-    works(&transport).await;
+    let transport = try_connect(&redis.url_as("alice", SECRET)).await.unwrap();
+    let mut subscription = transport.subscribe(&Topic::Cluster).await.unwrap();
+    let cases = [
+        (["resetchannels"], ["allchannels"], "forbidden by the ACL"),
+        (["resetpass"], [">s3cr3t"], "wrong user name or password"),
+    ];
+    for (epoch, (take, give, reason)) in (2..).zip(cases) {
+        let set = |rule: [&str; 1]| {
+            redis
+                .command(&["ACL", "SETUSER", "alice", rule[0]])
+                .unwrap()
+        };
+        set(take);
+        let _ = redis.kill_clients(ClientKind::Pubsub);
+        let mut link = transport.link();
+        let refused = link.wait_for(|status| {
+            let text = status.reason.as_deref().unwrap_or_default();
+            status.state == LinkState::Down && text.contains(reason)
+        });
+        let status = soon(reason, refused).await;
+        assert!(!format!("{status:?}").contains(SECRET), "{status:?}");
+        set(give);
+        up(&transport, epoch).await;
+        assert!(matches!(next(&mut subscription).await, Event::Resumed(_)));
+    }
+    transport
+        .publish(&Topic::Cluster, "back".into())
+        .await
+        .unwrap();
+    assert_eq!(message(&mut subscription).await, "back");
+}
+
+#[tokio::test]
+async fn a_server_that_repeats_the_password_does_not_get_it_into_an_error() {
+    let answers = [
+        (
+            "ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `default`, `s3cr3t`",
+            ErrorKind::Config,
+        ),
+        ("ERR s3cr3t is not the password", ErrorKind::Unavailable),
+        ("S3CR3T s3cr3t", ErrorKind::Unavailable),
+        ("WRONGPASS s3cr3t", ErrorKind::Unauthorized),
+    ];
+    for (answer, expected) in answers {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://:{SECRET}@{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(format!("-{answer}\r\n").as_bytes()).await;
+            }
+        });
+        let (kind, _) = refused(soonish(&url)).await;
+        assert_eq!(kind, expected, "{answer}");
+        server.abort();
+    }
+}
+
+#[tokio::test]
+async fn the_password_is_in_no_text() {
+    let redis = Redis::builder().password(SECRET).start().unwrap();
+    let transport = connect(&redis).await;
+    let mut texts = vec![format!("{transport:?}"), format!("{:?}", transport.link())];
+    let urls = [
+        "redis://alice:s3cr3t@h/0",
+        "rediss://alice:s3cr3t@h?ca=/nowhere",
+        "redis+unix:///s?user=alice&password=s3cr3t",
+    ];
+    for url in urls {
+        let config = config(url);
+        texts.push(format!(
+            "{config:?} {:?} {}",
+            config.address, config.address
+        ));
+        assert_eq!(config.password.as_deref(), Some(SECRET));
+    }
+    let bad = [
+        "redis://:s3cr3t@",
+        "redis://:s3cr3t@h/s3cr3t",
+        "redis://:s3cr3t@h?timeout=s3cr3t",
+        "redis://:s3cr3t@h?password=s3cr3t",
+        "redis+unix://alice:s3cr3t@/s",
+        "redis+unix:///s?db=s3cr3t&password=s3cr3t",
+    ];
+    for url in bad {
+        let error = BackendUrl::parse(url).and_then(RedisConfig::from_url);
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{url}");
+        texts.push(format!("{error} {error:?}"));
+    }
+    for text in texts {
+        assert!(!text.contains(SECRET), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -243,6 +353,14 @@ async fn settings_that_cannot_work_are_refused_before_anything_is_sent() {
         (tcp().with_connect_timeout(Duration::ZERO), "timeout"),
         (tcp().with_max_payload(0), "max_payload"),
         (tcp().with_max_payload(600 << 20), "max_payload"),
+        (
+            tcp().with_publish_buffer(BufferLimits::new(0, 1)),
+            "publish_buffer",
+        ),
+        (
+            tcp().with_publish_buffer(BufferLimits::new(20_000, 1)),
+            "publish_buffer",
+        ),
     ];
     for (config, named) in bad {
         let error = RedisTransport::connect(config).await.unwrap_err();

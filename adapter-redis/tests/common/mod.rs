@@ -56,6 +56,14 @@ pub(crate) async fn down(transport: &RedisTransport) {
     assert_eq!(soon("link down", down).await.state, LinkState::Down);
 }
 
+/// Waits until an attempt to reconnect has failed: the server is gone, and the node knows.
+pub(crate) async fn tried_in_vain(transport: &RedisTransport) {
+    let mut link = transport.link();
+    let refused = |reason: &str| reason.contains("connection refused");
+    let tried = link.wait_for(|status| status.reason.as_deref().is_some_and(refused));
+    assert_eq!(soon("an attempt", tried).await.state, LinkState::Down);
+}
+
 pub(crate) async fn next(subscription: &mut Subscription) -> Event {
     soon("an event", subscription.recv()).await.unwrap()
 }
