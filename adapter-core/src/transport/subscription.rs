@@ -45,6 +45,24 @@ pub enum Continuity {
     Unknown,
 }
 
+impl Continuity {
+    /// What two resumptions in a row, without a payload between them, come to.
+    fn and(self, later: Self) -> Self {
+        match (self, later) {
+            (Self::Unbroken { replayed: a }, Self::Unbroken { replayed: b }) => Self::Unbroken {
+                replayed: a.saturating_add(b),
+            },
+            (Self::Lost { count: a, .. }, Self::Lost { count: b, cause }) => Self::Lost {
+                count: a.zip(b).map(|(a, b)| a.saturating_add(b)),
+                cause,
+            },
+            (lost @ Self::Lost { .. }, Self::Unbroken { .. })
+            | (Self::Unbroken { .. }, lost @ Self::Lost { .. }) => lost,
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+        }
+    }
+}
+
 /// Why payloads are gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -253,10 +271,17 @@ impl SubscriptionSender {
     }
 
     /// Tells that the subscription is registered with the broker again.
+    ///
+    /// A resumption that follows another one in the buffer becomes part of it, so that a reader that stands still while
+    /// the link comes and goes does not collect them without bound. What was dropped between the two is told after them.
     pub fn resumed(&self, continuity: Continuity) {
-        let state = self.shared.lock();
-        if !state.ended && !state.dropped_reader {
-            Self::append(state, Event::Resumed(continuity));
+        let mut state = self.shared.lock();
+        if state.ended || state.dropped_reader {
+            return;
+        }
+        match state.queue.back_mut() {
+            Some(Event::Resumed(earlier)) => *earlier = earlier.and(continuity),
+            _ => Self::append(state, Event::Resumed(continuity)),
         }
     }
 
@@ -336,6 +361,38 @@ mod tests {
         assert_eq!(rx.recv().await, Some(message(1)));
         assert_eq!(rx.recv().await, Some(Event::Lagged(2)));
         assert_eq!(rx.recv().await, Some(message(4)));
+    }
+
+    #[tokio::test]
+    async fn resumptions_that_nobody_reads_become_one() {
+        let lost = |count, cause| Continuity::Lost { count, cause };
+        let unbroken = |replayed| Continuity::Unbroken { replayed };
+        let (down, reset) = (LossCause::LinkDown, LossCause::Reset);
+        let table = [
+            (unbroken(2), unbroken(3), unbroken(5)),
+            (
+                lost(Some(2), down),
+                lost(Some(3), reset),
+                lost(Some(5), reset),
+            ),
+            (lost(None, down), lost(Some(3), reset), lost(None, reset)),
+            (lost(Some(2), down), unbroken(3), lost(Some(2), down)),
+            (unbroken(3), lost(Some(2), down), lost(Some(2), down)),
+            (Continuity::Unknown, unbroken(3), Continuity::Unknown),
+            (lost(None, down), Continuity::Unknown, Continuity::Unknown),
+        ];
+        for (earlier, later, both) in table {
+            let (tx, mut rx) = Subscription::channel(BufferLimits::new(1, 100));
+            tx.push(Bytes::from_static(&[0]));
+            tx.push(Bytes::from_static(&[1]));
+            tx.resumed(earlier);
+            tx.push(Bytes::from_static(&[2]));
+            tx.resumed(later);
+            assert_eq!(rx.recv().await, Some(message(0)));
+            assert_eq!(rx.recv().await, Some(Event::Lagged(1)));
+            assert_eq!(rx.recv().await, Some(Event::Resumed(both)));
+            assert_eq!(rx.recv().await, Some(Event::Lagged(1)));
+        }
     }
 
     #[tokio::test]
