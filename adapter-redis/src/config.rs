@@ -128,8 +128,8 @@ pub struct RedisConfig {
     /// What one subscription holds for a slow reader; beyond it payloads are dropped, counted and reported as
     /// [`Lagged`](socketioxide_adapter_core::transport::Event::Lagged). Default 65,536 payloads and 16 MiB.
     pub subscription_buffer: BufferLimits,
-    /// Publishes that wait for the server's answer, all topics together; beyond it a publish fails at once with
-    /// [`Full`](ErrorKind::Full). Default 16,384 payloads, which is also the most, and 64 MiB.
+    /// Publishes that wait for the server's answer, all topics together, also those that were given up meanwhile; beyond
+    /// it a publish fails at once with [`Full`](ErrorKind::Full). Default 16,384 payloads, which is also the most, and 64 MiB.
     pub publish_buffer: BufferLimits,
     /// Waits between attempts to reconnect. Default 50 ms to 5 s.
     pub backoff: Backoff,

@@ -1,6 +1,7 @@
 //! Redis Pub/Sub as a transport of [`socketioxide-adapter`](https://docs.rs/socketioxide-adapter).
 //!
-//! Works with a standalone Redis 6.2 or newer and with Valkey. A topic is a channel `<prefix>:<topic>`; one connection
+//! Works with a standalone Redis 6.2 or newer and with Valkey; a read-only replica is refused, since what is published
+//! there reaches only its own clients. A topic is a channel `<prefix>:<topic>`; one connection
 //! publishes, a second one subscribes. Delivery is at most once: what is published while a node is cut off is lost for
 //! it, and the core reports exactly how much.
 //!

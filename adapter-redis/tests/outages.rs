@@ -11,7 +11,7 @@ use std::{
 use common::*;
 use socketioxide_adapter_core::{
     ErrorKind,
-    transport::{Continuity, Event, LinkState, Topic, Transport},
+    transport::{BufferLimits, Continuity, Event, LinkState, Topic, Transport},
 };
 use socketioxide_adapter_redis::RedisTransport;
 use socketioxide_broker_lab::{ClientKind, Redis};
@@ -191,12 +191,14 @@ async fn a_subscriber_that_the_server_cut_off_for_its_backlog_is_told() {
         .config("client-output-buffer-limit pubsub 1mb 512kb 1")
         .start()
         .unwrap();
-    let transport = connect(&redis).await;
+    // Room for all of the flood, so that what is missing is missing at the server.
+    let roomy = config(&redis.url()).with_subscription_buffer(BufferLimits::new(10_000, 64 << 20));
+    let transport = RedisTransport::connect(roomy).await.unwrap();
     let publisher = connect(&redis).await;
     let topic = namespace("/flood");
     let mut subscription = transport.subscribe(&topic).await.unwrap();
     // The server runs a script in one go, faster than anybody could read: this overruns any reader.
-    let script = "for i = 1, 200 do redis.call('publish', KEYS[1], string.rep('x', 100000)) end";
+    let script = "for i = 1, 2000 do redis.call('publish', KEYS[1], string.rep('x', 10000)) end";
     redis
         .command(&["EVAL", script, "1", "socketioxide:ns/flood"])
         .unwrap();
@@ -206,7 +208,7 @@ async fn a_subscriber_that_the_server_cut_off_for_its_backlog_is_told() {
     loop {
         match next(&mut subscription).await {
             Event::Message(payload) if payload == "after" => break,
-            Event::Message(payload) => assert_eq!(payload.len(), 100_000),
+            Event::Message(payload) => assert_eq!(payload.len(), 10_000),
             event => {
                 assert_eq!(event, RESUMED);
                 resumed = true;
@@ -250,6 +252,41 @@ async fn a_server_that_is_busy_with_a_script_refuses_publishes_and_keeps_its_ses
         .await
         .unwrap();
     assert_eq!(transport.link().status().epoch, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_still_loading_its_data_serves_already() {
+    // Redis 7 or newer. 10,000 keys that take half a millisecond each, and a look at the clients after each kilobyte.
+    let redis = Redis::builder()
+        .config("key-load-delay 500")
+        .config("loading-process-events-interval-bytes 1024")
+        .config("enable-debug-command local")
+        .start()
+        .unwrap();
+    let redis = Arc::new(redis);
+    redis.command(&["DEBUG", "POPULATE", "10000"]).unwrap();
+    redis.command(&["SAVE"]).unwrap();
+    let transport = connect(&redis).await;
+    let mut subscription = transport.subscribe(&Topic::Cluster).await.unwrap();
+    redis.kill().unwrap();
+    down(&transport).await;
+    let loaded = tokio::task::spawn_blocking({
+        let redis = redis.clone();
+        move || redis.restart()
+    });
+    up(&transport, 2).await;
+    transport
+        .publish(&Topic::Cluster, "x".into())
+        .await
+        .unwrap();
+    assert_eq!(next(&mut subscription).await, RESUMED);
+    assert_eq!(message(&mut subscription).await, "x");
+    assert!(
+        !loaded.is_finished(),
+        "the data was loaded before anything was tried"
+    );
+    loaded.await.unwrap().unwrap();
+    assert_eq!(transport.link().status().epoch, 2);
 }
 
 #[tokio::test]
