@@ -118,18 +118,17 @@ impl Server {
         })
     }
 
-    /// A replica takes publishes, but only its own subscribers get them.
+    /// A replica takes publishes, but only its own subscribers get them. In a Redis Cluster all nodes pass them on.
     pub(crate) async fn require_primary(&self, mut commands: MultiplexedConnection) -> Result<()> {
         // HELLO tells the role, needs no more rights than the login did, and without arguments changes nothing.
         let hello = redis::cmd("HELLO").query_async(&mut commands).await;
         let hello: HashMap<String, Value> = hello.unwrap_or_default();
-        match hello.get("role") {
-            Some(Value::BulkString(role)) if role == b"replica" => {
-                let replica = (ServerErrorKind::ReadOnly.into(), "replica").into();
-                Err(error::from_redis(Step::Connect, &self.address, &replica))
-            }
-            _ => Ok(()),
+        let says = |field, text: &[u8]| matches!(hello.get(field), Some(Value::BulkString(it)) if it == text);
+        if says("role", b"replica") && !says("mode", b"cluster") {
+            let replica = (ServerErrorKind::ReadOnly.into(), "replica").into();
+            return Err(error::from_redis(Step::Connect, &self.address, &replica));
         }
+        Ok(())
     }
 
     async fn stream(&self) -> io::Result<Box<dyn Stream>> {

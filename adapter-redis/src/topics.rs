@@ -105,7 +105,10 @@ impl Topics {
 
     /// Notes that the session has all wanted channels and can take more.
     pub(crate) fn open(&self) {
-        self.lock().phase = Phase::Up;
+        let mut state = self.lock();
+        if state.phase == Phase::Down {
+            state.phase = Phase::Up;
+        }
     }
 
     /// Ends the present session: the next server has nothing yet, and who waits for a confirmation waits in vain.

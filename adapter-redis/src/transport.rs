@@ -9,8 +9,8 @@ use smallvec::SmallVec;
 use socketioxide_adapter_core::{
     ErrorKind, Result,
     transport::{
-        Capabilities, Delivery, LinkState, LinkWatch, Receipt, Subscription, Supervisor, Topic,
-        Transport, link, supervise,
+        Capabilities, Delivery, LinkSender, LinkState, LinkWatch, Receipt, Subscription,
+        Supervisor, Topic, Transport, link, supervise,
     },
 };
 use tokio::{task::AbortHandle, time::timeout};
@@ -37,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) publisher: Publisher,
     /// Everything that was spawned.
     pub(crate) tasks: TaskTracker,
+    link: LinkSender,
 }
 
 impl Shared {
@@ -44,6 +45,7 @@ impl Shared {
     fn close(&self) {
         self.publisher.close();
         self.topics.close();
+        self.link.closed(None);
     }
 }
 
@@ -81,7 +83,7 @@ impl RedisTransport {
         let shutdown = CancellationToken::new();
         let supervisor = Supervisor {
             name: "redis",
-            link: sender,
+            link: sender.clone(),
             backoff: config.backoff,
             connect_timeout: limit,
             shutdown: shutdown.clone(),
@@ -92,6 +94,7 @@ impl RedisTransport {
             topics: Topics::default(),
             publisher: Publisher::default(),
             tasks: TaskTracker::new(),
+            link: sender,
         });
         let sessions = shared.clone();
         let task = shared.tasks.spawn(async move {
@@ -203,5 +206,58 @@ impl Transport for RedisTransport {
 impl Drop for RedisTransport {
     fn drop(&mut self) {
         self.shutdown.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config::Address;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_end_in_time_is_cut_off() {
+        let config = RedisConfig::new(Address::Unix("/nowhere".into()));
+        let (sender, link) = link();
+        let shared = Arc::new(Shared {
+            server: Server::new(&config).unwrap(),
+            config,
+            topics: Topics::default(),
+            publisher: Publisher::default(),
+            tasks: TaskTracker::new(),
+            link: sender,
+        });
+        shared.topics.open();
+        let stuck = shared.tasks.spawn(pending::<()>());
+        let transport = RedisTransport {
+            shared,
+            link,
+            shutdown: CancellationToken::new(),
+            abort: stuck.abort_handle(),
+        };
+        let limits = transport.shared.config.subscription_buffer;
+        let (mut subscription, _) = transport.shared.topics.add(b"c", limits).unwrap();
+        let start = Instant::now();
+        let (first, second) = tokio::join!(transport.close(), transport.close());
+        first.and(second).unwrap();
+        assert_eq!(start.elapsed().as_secs(), CLOSE.as_secs());
+        assert_eq!(transport.link.state(), LinkState::Closed);
+        assert_eq!(subscription.recv().now_or_never(), Some(None));
+        assert!(stuck.await.unwrap_err().is_cancelled());
+        // A session that is only now on its way out changes nothing any more.
+        transport.shared.topics.end();
+        transport.shared.topics.open();
+        transport.shared.publisher.end();
+        let closed = [
+            transport
+                .publish(&Topic::Cluster, "x".into())
+                .await
+                .unwrap_err(),
+            transport.subscribe(&Topic::Cluster).await.unwrap_err(),
+        ];
+        assert_eq!(closed.map(|error| error.kind()), [ErrorKind::Closed; 2]);
     }
 }

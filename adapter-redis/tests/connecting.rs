@@ -227,6 +227,41 @@ async fn a_replica_is_refused_until_it_is_promoted() {
 }
 
 #[tokio::test]
+async fn a_replica_in_a_cluster_passes_on_what_is_published() {
+    let node = || {
+        let node = Redis::builder().config("cluster-enabled yes");
+        let node = node.config("cluster-node-timeout 2000");
+        node.start().unwrap()
+    };
+    let (primary, replica) = (node(), node());
+    let id = primary.command(&["CLUSTER", "MYID"]).unwrap();
+    let id = id.text().unwrap();
+    primary
+        .command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"])
+        .unwrap();
+    let port = primary.port().to_string();
+    replica
+        .command(&["CLUSTER", "MEET", "127.0.0.1", &port])
+        .unwrap();
+    // Refused until the two have met.
+    eventually(true, || {
+        replica.command(&["CLUSTER", "REPLICATE", id]).is_ok()
+    })
+    .await;
+    // A node drops what comes from one that it does not know yet.
+    eventually(true, || {
+        let nodes = primary.command(&["CLUSTER", "NODES"]).unwrap();
+        nodes.text().unwrap().contains(" slave ")
+    })
+    .await;
+    let here = connect(&primary).await;
+    let there = connect(&replica).await;
+    let mut subscription = here.subscribe(&Topic::Cluster).await.unwrap();
+    there.publish(&Topic::Cluster, "all".into()).await.unwrap();
+    assert_eq!(message(&mut subscription).await, "all");
+}
+
+#[tokio::test]
 async fn a_database_that_does_not_exist_is_a_mistake_in_the_url() {
     let redis = Redis::start().unwrap();
     let (kind, text) = refused(config(&format!("{}/99", redis.url()))).await;

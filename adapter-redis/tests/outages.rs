@@ -64,7 +64,8 @@ async fn after_kill_9_idle_and_busy_nodes_deliver_again_within_a_second() {
         assert_eq!(refused.kind(), ErrorKind::LinkDown);
         let refused = idle.subscribe(&Topic::Cluster).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::LinkDown);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tried_in_vain(&idle).await;
+        tried_in_vain(&busy).await;
         redis.restart().unwrap();
         let start = Instant::now();
         up(&idle, round + 1).await;
@@ -154,6 +155,43 @@ async fn a_frozen_server_is_noticed_and_no_call_outlives_its_deadline() {
     assert!(longest < Duration::from_millis(2_200), "{longest:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_freeze_of_three_seconds_is_a_new_session_and_no_call_is_late() {
+    let redis = Redis::start().unwrap();
+    let transport = Arc::new(connect(&redis).await);
+    let topic = namespace("/three");
+    let mut subscription = transport.subscribe(&topic).await.unwrap();
+    let load = publish_all_the_time(&transport);
+    redis.freeze().unwrap();
+    let thawed = Instant::now() + Duration::from_secs(3);
+    let mut longest = Duration::ZERO;
+    let mut calls = tokio::time::interval(Duration::from_millis(10));
+    while Instant::now() < thawed {
+        calls.tick().await;
+        let start = Instant::now();
+        let error = transport.subscribe(&Topic::Cluster).await.unwrap_err();
+        longest = longest.max(start.elapsed());
+        assert!(
+            matches!(
+                error.kind(),
+                ErrorKind::Timeout | ErrorKind::Interrupted | ErrorKind::LinkDown
+            ),
+            "{error}"
+        );
+    }
+    assert_ne!(transport.link().state(), LinkState::Up);
+    redis.thaw().unwrap();
+    up(&transport, 2).await;
+    assert_eq!(next(&mut subscription).await, RESUMED);
+    let receipt = transport.publish(&topic, "back".into()).await.unwrap();
+    assert_eq!(receipt.receivers, Some(1));
+    assert_eq!(message(&mut subscription).await, "back");
+    assert_eq!(transport.link().status().epoch, 2);
+    transport.close().await.unwrap();
+    let longest = longest.max(load.await.unwrap());
+    assert!(longest < Duration::from_millis(2_200), "{longest:?}");
+}
+
 #[tokio::test]
 async fn a_short_freeze_is_survived_without_a_new_session() {
     let redis = Redis::start().unwrap();
@@ -161,12 +199,11 @@ async fn a_short_freeze_is_survived_without_a_new_session() {
     let topic = namespace("/nap");
     let mut subscription = transport.subscribe(&topic).await.unwrap();
     redis.freeze().unwrap();
-    let publish = transport.publish(&topic, "slow".into());
-    let thaw = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        redis.thaw().unwrap();
-    };
-    let (receipt, ()) = tokio::join!(publish, thaw);
+    let mut publish = transport.publish(&topic, "slow".into());
+    let early = tokio::time::timeout(Duration::from_secs(1), &mut publish).await;
+    assert!(early.is_err(), "{early:?}");
+    redis.thaw().unwrap();
+    let receipt = soon("a receipt", publish).await;
     assert_eq!(receipt.unwrap().receivers, Some(1));
     assert_eq!(message(&mut subscription).await, "slow");
     assert_eq!(transport.link().status().epoch, 1);
