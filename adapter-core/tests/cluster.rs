@@ -2,12 +2,20 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use socketioxide_adapter_core::{
-    ClusterConfig, ClusterEvent, ErrorKind, LeaveReason, PublishMode, memory::MemoryBus,
-    transport::LinkState,
+    ClusterConfig, ClusterEvent, Error, ErrorKind, LeaveReason, PublishMode, Result,
+    memory::{MemoryBus, MemoryTransport},
+    transport::{Capabilities, LinkState, LinkWatch, Receipt, Subscription, Topic, Transport},
 };
 use socketioxide_core::{
     Value,
@@ -217,4 +225,65 @@ async fn shutdown_delivers_what_is_queued_and_says_goodbye() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("shut down"), "{error}");
+}
+
+/// A transport whose broker is not ready to take anything for a namespace, although its link is up.
+#[derive(Debug)]
+struct Unready {
+    inner: MemoryTransport,
+    unready: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Transport for Unready {
+    fn name(&self) -> &'static str {
+        "unready"
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
+        if self.unready.load(Relaxed) && matches!(topic, Topic::Namespace(_)) {
+            let kind = ErrorKind::Unavailable;
+            return Err(Error::new(kind, "unready: publish", "loading"));
+        }
+        self.inner.publish(topic, payload).await
+    }
+    async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
+        self.inner.subscribe(topic).await
+    }
+    fn link(&self) -> LinkWatch {
+        self.inner.link()
+    }
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_sent_is_told_as_unsent_and_not_as_a_gap_too_however_long_it_lasts() {
+    let bus = MemoryBus::new();
+    let broker = Arc::new(Unready {
+        inner: bus.connect(),
+        unready: AtomicBool::new(false),
+    });
+    let a = Node::over(broker.clone(), ClusterConfig::default());
+    let b = Node::new(bus.connect(), ClusterConfig::default());
+    let (sender, _) = a.namespace("/").await;
+    let (_receiver, table) = b.namespace("/").await;
+    let sid = table.add(Ack::Never);
+    let emit = |text: &'static str| sender.broadcast(event("/", text), everyone());
+    emit("first").await.unwrap();
+    eventually("first", || table.received(sid).len() == 1).await;
+    broker.unready.store(true, Relaxed);
+    emit("never sent").await.unwrap();
+    tokio::time::sleep(ClusterConfig::default().retry_for * 5).await;
+    assert_eq!(a.cluster.stats().envelopes_unsent, 1);
+    broker.unready.store(false, Relaxed);
+    emit("last").await.unwrap();
+    eventually("last", || table.received(sid).len() == 2).await;
+    // A gap would have been reported by now.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(table.received(sid), [wire("first"), wire("last")]);
+    assert_eq!(b.cluster.stats().envelopes_lost, 0);
 }

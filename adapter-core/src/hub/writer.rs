@@ -216,7 +216,10 @@ impl Writer {
             sealed.last_error = kind;
         }
         if error.outcome() == Outcome::Rejected || kind == ErrorKind::TooLarge {
-            self.withdraw_front(kind);
+            let front = self.window.pop_front();
+            if let Some(void) = front.and_then(|front| self.give_up(front, kind)) {
+                self.window.push_front(void);
+            }
         }
         let wait = (RETRY_FLOOR * 2u32.saturating_pow(self.failures.min(8))).min(RETRY_CEILING);
         self.failures = self.failures.saturating_add(1);
@@ -238,31 +241,29 @@ impl Writer {
         }
     }
 
-    /// Gives the lowest frame up. It is told as unsent and its numbers are withdrawn, so that peers do not report the
-    /// same loss; unless some attempt may have arrived: then only the peers can tell, and a tail makes them.
-    fn withdraw_front(&mut self, kind: ErrorKind) {
-        let Some(mut sealed) = self.window.pop_front() else {
-            return;
-        };
+    /// Gives a frame up. It is told as unsent and its numbers are withdrawn, by the frame returned, so that peers do not
+    /// report the same loss; unless some attempt may have arrived: then only the peers can tell, and a tail makes them.
+    fn give_up(&mut self, mut sealed: Sealed, kind: ErrorKind) -> Option<Sealed> {
         if sealed.void {
-            return;
+            return None;
         }
         let (count, bytes) = (sealed.count, sealed.bytes);
         let waiters = std::mem::take(&mut sealed.waiters);
         if !self.lane.is_sequenced() {
             self.unsent(count, bytes, waiters, kind);
-        } else if sealed.maybe_sent {
+            return None;
+        }
+        if sealed.maybe_sent {
             self.settle(count, bytes, waiters, kind);
             self.tails_left = TAILS;
             self.tail_at = Instant::now();
-        } else {
-            self.unsent(count, bytes, waiters, kind);
-            let head = self.head(FrameKind::Void, sealed.seq, count);
-            sealed.payload = self.shared.wire.seal(self.shared.wire.begin(), head);
-            sealed.void = true;
-            sealed.since = Instant::now();
-            self.window.push_front(sealed);
+            return None;
         }
+        self.unsent(count, bytes, waiters, kind);
+        let head = self.head(FrameKind::Void, sealed.seq, count);
+        sealed.payload = self.shared.wire.seal(self.shared.wire.begin(), head);
+        sealed.void = true;
+        Some(sealed)
     }
 
     /// Frees the room of what was given up and tells those who wait for it.
@@ -293,34 +294,33 @@ impl Writer {
         }
     }
 
-    /// Gives up what has waited too long.
+    /// Gives up what has waited too long, but never a withdrawal: it keeps peers from reporting what was told already.
     fn expire(&mut self) {
+        if !self.publishing.is_empty() {
+            return;
+        }
         let now = Instant::now();
         let max_age = self.max_age();
-        while self.publishing.is_empty()
-            && self
-                .window
-                .front()
-                .is_some_and(|front| now.duration_since(front.since) >= max_age)
-        {
-            let kind = self
-                .window
-                .front()
-                .map_or(ErrorKind::Timeout, |f| f.last_error);
-            self.withdraw_front(kind);
-        }
-        if self.window.is_empty() {
-            for batch in self.lane.take_expired(now, max_age) {
-                let (count, bytes) = (batch.buf.count(), batch.bytes);
-                self.unsent(count, bytes, batch.waiters, ErrorKind::LinkDown);
+        for sealed in std::mem::take(&mut self.window) {
+            if sealed.void || now.duration_since(sealed.since) < max_age {
+                self.window.push_back(sealed);
+            } else {
+                let kind = sealed.last_error;
+                let void = self.give_up(sealed, kind);
+                self.window.extend(void);
             }
+        }
+        for batch in self.lane.take_expired(now, max_age) {
+            let (count, bytes) = (batch.buf.count(), batch.bytes);
+            self.unsent(count, bytes, batch.waiters, ErrorKind::LinkDown);
         }
     }
 
     fn next_wake(&self, live: bool) -> Instant {
         let far = Instant::now() + Duration::from_secs(3600);
         let max_age = self.max_age();
-        let oldest = self.window.front().map(|front| front.since);
+        let sealed = self.window.iter().find(|sealed| !sealed.void);
+        let oldest = sealed.map(|sealed| sealed.since);
         let oldest = oldest
             .or_else(|| self.lane.oldest())
             .map(|since| since + max_age);

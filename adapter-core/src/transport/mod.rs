@@ -15,7 +15,8 @@
 //!   and yields [`Event::Lagged`].
 //!
 //! Everything but the wire protocol of the broker is provided: [`supervise()`] runs the reconnect loop, [`link()`] makes the
-//! link state, [`Subscription::channel`] the bounded buffer. `docs/writing-a-transport.md` walks through a complete one.
+//! link state, [`Subscription::channel`] the bounded buffer. The in-memory transport in [`memory`](crate::memory) is a
+//! complete one to read.
 
 mod backoff;
 mod capabilities;

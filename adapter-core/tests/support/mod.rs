@@ -17,7 +17,7 @@ use std::{
 use futures_core::FusedStream;
 use futures_util::{StreamExt, stream};
 use socketioxide_adapter_core::{
-    Cluster, ClusterAdapter, ClusterConfig, NodeId, memory::MemoryTransport,
+    Cluster, ClusterAdapter, ClusterConfig, NodeId, memory::MemoryTransport, transport::Transport,
 };
 use socketioxide_core::{
     Sid, Str, Uid, Value,
@@ -175,9 +175,12 @@ pub struct Node {
 
 impl Node {
     pub fn new(transport: impl Into<Arc<MemoryTransport>>, config: ClusterConfig) -> Self {
+        Self::over(transport.into(), config)
+    }
+    pub fn over(transport: Arc<dyn Transport>, config: ClusterConfig) -> Self {
         Self {
             uid: Uid::new(),
-            cluster: Cluster::new(transport.into(), config).unwrap(),
+            cluster: Cluster::new(transport, config).unwrap(),
             namespaces: Mutex::default(),
         }
     }
