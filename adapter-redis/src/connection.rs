@@ -118,10 +118,12 @@ impl Server {
         })
     }
 
+    /// Asks the server whether it is a primary; its answer is a sign of life as well, also if it is an error.
+    ///
     /// A replica takes publishes, but only its own subscribers get them. In a Redis Cluster all nodes pass them on.
-    pub(crate) async fn require_primary(&self, mut commands: MultiplexedConnection) -> Result<()> {
+    pub(crate) async fn require_primary(&self, commands: &mut MultiplexedConnection) -> Result<()> {
         // HELLO tells the role, needs no more rights than the login did, and without arguments changes nothing.
-        let hello = redis::cmd("HELLO").query_async(&mut commands).await;
+        let hello = redis::cmd("HELLO").query_async(commands).await;
         let hello: HashMap<String, Value> = hello.unwrap_or_default();
         let says = |field, text: &[u8]| matches!(hello.get(field), Some(Value::BulkString(it)) if it == text);
         if says("role", b"replica") && !says("mode", b"cluster") {

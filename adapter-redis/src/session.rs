@@ -18,7 +18,6 @@ use tokio::{
 
 use crate::{
     error::{self, Step},
-    publisher::Publisher,
     topics::Channel,
     transport::Shared,
 };
@@ -65,17 +64,15 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
     let mut drivers = JoinSet::new();
     drivers.spawn(shared.tasks.track_future(publishing.driver));
     drivers.spawn(shared.tasks.track_future(subscribing.driver));
-    shared
-        .server
-        .require_primary(publishing.commands.clone())
-        .await?;
+    let mut commands = publishing.commands.clone();
+    shared.server.require_primary(&mut commands).await?;
     let subscriber = Subscriber {
         shared,
         commands: subscribing.commands.clone(),
     };
     subscriber.reconcile().await?;
     shared.topics.open();
-    shared.publisher.open(publishing.commands.clone());
+    shared.publisher.open(publishing.commands);
     up.up();
     let lost = |what: &str| {
         let message = format!("{}: {what}", shared.server.address());
@@ -83,26 +80,37 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
     };
     tokio::select! {
         _ = drivers.join_next() => lost("the connection was lost"),
-        never = ask(publishing.commands, Some(&shared.publisher)) => match never {},
-        never = ask(subscribing.commands, None) => match never {},
+        error = watch_publishing(shared, commands) => error,
+        never = watch_subscribing(subscribing.commands) => match never {},
         () = silence(&publishing.received) => lost("no sign of life"),
         () = silence(&subscribing.received) => lost("no sign of life"),
         error = subscriber.run() => error,
     }
 }
 
-/// Asks for a sign of life at each tick. Its answer is also the last word on all publishes before it.
-async fn ask(mut commands: MultiplexedConnection, publisher: Option<&Publisher>) -> Infallible {
+/// Asks for a sign of life at each tick, and whether the server is still a primary: one that is demoted goes on to serve.
+/// The answer is also the last word on all publishes before the question.
+async fn watch_publishing(
+    shared: &Shared,
+    mut commands: MultiplexedConnection,
+) -> Result<Infallible> {
+    let mut ticks = ticks();
+    loop {
+        ticks.tick().await;
+        let last = shared.publisher.last();
+        // No deadline: `silence` has one, and everything that is received before the answer counts there.
+        shared.server.require_primary(&mut commands).await?;
+        shared.publisher.answered(last);
+    }
+}
+
+/// Asks for a sign of life at each tick.
+async fn watch_subscribing(mut commands: MultiplexedConnection) -> Infallible {
     let ping = redis::cmd("PING");
     let mut ticks = ticks();
     loop {
         ticks.tick().await;
-        let last = publisher.map(Publisher::last);
-        // No deadline: `silence` has one, and everything that is received before the answer counts there.
         let _ = commands.send_packed_command(&ping).await;
-        if let (Some(publisher), Some(last)) = (publisher, last) {
-            publisher.answered(last);
-        }
     }
 }
 

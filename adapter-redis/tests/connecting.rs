@@ -189,7 +189,11 @@ async fn a_server_that_starts_late_is_waited_for() {
     let redis = Redis::start().unwrap();
     redis.stop().unwrap();
     let starting = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        {
+            // Nobody is there: the first attempt is accepted and let down.
+            let nobody = tokio::net::TcpListener::bind(("127.0.0.1", redis.port())).await;
+            soon("an attempt", nobody.unwrap().accept()).await.unwrap();
+        }
         redis.restart().unwrap();
     };
     let (transport, ()) = tokio::join!(connect(&redis), starting);
@@ -219,7 +223,9 @@ async fn a_replica_is_refused_until_it_is_promoted() {
         "{text}"
     );
     let promotion = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // One attempt logs in twice and asks once. The next one means that the first was refused.
+        let asked = calls(&replica, "hello");
+        eventually(true, || calls(&replica, "hello") > asked + 3).await;
         replica.command(&["REPLICAOF", "NO", "ONE"]).unwrap();
     };
     let (transport, ()) = tokio::join!(connect(&replica), promotion);

@@ -87,3 +87,11 @@ pub(crate) fn subscribers(redis: &Redis, channel: &str) -> i64 {
         other => panic!("{other:?}"),
     }
 }
+
+/// How often the server has carried out `command`.
+pub(crate) fn calls(redis: &Redis, command: &str) -> u64 {
+    let stats = redis.command(&["INFO", "commandstats"]).unwrap();
+    let name = format!("cmdstat_{command}:calls=");
+    let calls = stats.text().unwrap().split(&name).nth(1);
+    calls.map_or(0, |calls| calls.split(',').next().unwrap().parse().unwrap())
+}
