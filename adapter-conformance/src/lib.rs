@@ -26,6 +26,7 @@ mod lab;
 pub mod ledger;
 mod load;
 mod memory;
+pub mod node;
 mod payload;
 pub mod proxy;
 mod suite;
