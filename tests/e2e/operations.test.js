@@ -226,8 +226,7 @@ function operations(name, startBus, parser, transport) {
       // The forgotten namespace keeps the old socket, so that more may be listed than there are.
       const usable = (client) => ask(client, "cluster", null, 2000).then(() => true, () => false);
       for (const client of rush) await until("a client can speak", () => client.connected && usable(client));
-      // A query can end without the answer of a node that is just entering the namespace; it is asked again.
-      const known = () => ask(rush[0], "sockets").then((found) => found.map(([id]) => id), () => []);
+      const known = async () => (await ask(rush[0], "sockets")).map(([id]) => id);
       const allKnown = async () => {
         const found = await known();
         return ids(rush).every((id) => found.includes(id));

@@ -231,7 +231,7 @@ impl Control {
     fn on_cluster(&mut self, input: Input) {
         match input {
             Input::Frame(frame) => self.on_frame(&frame, false),
-            Input::PeerProbe => {}
+            Input::PeerProbe(_) => {}
             Input::Live { receivers } => {
                 self.cluster_is_live = true;
                 self.hub.announcements.live.send_replace(true);
@@ -250,7 +250,7 @@ impl Control {
     fn on_node(&mut self, input: Input) {
         match input {
             Input::Frame(frame) => self.on_frame(&frame, true),
-            Input::PeerProbe => {}
+            Input::PeerProbe(_) => {}
             Input::Live { .. } => {
                 self.node_is_live = true;
                 self.link_changed();
@@ -374,6 +374,7 @@ impl Control {
     /// A presence for this node alone is an answer.
     fn on_presence(&mut self, origin: NodeId, presence: Presence, is_answer: bool) {
         let (hello, age) = (presence.hello, presence.age);
+        let tells_lanes = !matches!(presence.namespaces, Namespaces::Version(_));
         let now = Instant::now().into_std();
         let asked = if is_answer {
             self.asked.answered(origin)
@@ -389,6 +390,11 @@ impl Control {
             changes
         };
         self.apply(changes);
+        if tells_lanes {
+            let shared = &self.hub.shared;
+            let left = |lane| shared.membership().may_have(origin, lane) == Some(false);
+            self.hub.pending.on_left_namespace(origin, left);
+        }
         if hello {
             let answer = self.presence(false, self.hub.announcements.full());
             self.hub.answer(origin, &answer);

@@ -158,6 +158,11 @@ impl Membership {
         changes
     }
 
+    /// Whether the node has the lane, as far as we know; `None` if it is no member.
+    pub(crate) fn may_have(&self, node: NodeId, lane: LaneId) -> Option<bool> {
+        self.members.get(&node).map(|member| member.may_have(lane))
+    }
+
     /// Notes an authentic frame: a sign of life of a member. A stranger joins by its presence only.
     pub(crate) fn on_frame(&mut self, now: Instant, origin: NodeId) {
         if let Some(member) = self.members.get_mut(&origin) {
@@ -215,11 +220,6 @@ impl Membership {
     /// The other nodes of the cluster, sorted by id.
     pub(crate) fn members(&self) -> impl Iterator<Item = (&NodeId, &Member)> {
         self.members.iter()
-    }
-
-    /// Whether the node is in the cluster, besides this one.
-    pub(crate) fn is_member(&self, node: NodeId) -> bool {
-        self.members.contains_key(&node)
     }
 
     /// Notes that a presence with this age answered what we asked at `asked`: it was written later, however long it was on

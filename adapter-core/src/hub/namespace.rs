@@ -161,7 +161,10 @@ async fn run(hub: Arc<Hub>, namespace: Arc<Namespace>, mut reader: Reader) {
             () = namespace.cancel.cancelled() => break,
             input = reader.next() => match input {
                 Some(Input::Frame(frame)) => on_frame(&hub, &namespace, &mut filter, &frame),
-                Some(Input::PeerProbe) => namespace.lane.want_tail(),
+                Some(Input::PeerProbe(node)) => {
+                    namespace.lane.want_tail();
+                    hub.ask_again(&namespace, node);
+                }
                 Some(Input::Live { .. }) => {
                     filter.live(Instant::now().into_std());
                     // Peers that hear it know from now on what this node owes them, even before its first message.

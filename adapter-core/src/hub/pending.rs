@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     id::{NodeId, RequestId},
-    wire::Payload,
+    wire::{Envelope, LaneId, Payload},
 };
 
 /// What an acknowledgement says: the value, or the emitter's error as JSON.
@@ -69,6 +69,12 @@ impl<T> Query<T> {
             Poll::Pending
         })
         .await;
+    }
+
+    fn waits_for(&self, node: NodeId) -> bool {
+        let waiting = lock(&self.0);
+        let tracker = waiting.inner.as_ref();
+        tracker.is_some_and(|tracker| tracker.waits_for(node))
     }
 
     /// Takes what has come so far; nodes that still owe an answer are missing.
@@ -137,11 +143,20 @@ impl Acks {
     }
 }
 
+/// A request, by the kind of its answers.
 #[derive(Debug, Clone)]
-enum Entry {
-    Rooms(Arc<Query<Vec<Room>>>),
-    Sockets(Arc<Query<Vec<Sid>>>),
+pub(crate) enum Entry {
+    Rooms(Arc<Query<Vec<Room>>>, Question),
+    Sockets(Arc<Query<Vec<Sid>>>, Question),
     Acks(Arc<Acks>),
+}
+
+/// What a query asked, to ask it again: a node that was not subscribed yet has missed it. Only reading, so that a second
+/// copy does no harm.
+#[derive(Debug, Clone)]
+pub(crate) struct Question {
+    lane: LaneId,
+    envelope: Arc<Envelope>,
 }
 
 /// All requests that wait.
@@ -166,8 +181,11 @@ impl<T> Drop for Registered<T> {
 }
 
 impl Pending {
-    fn register<T>(&self, state: Arc<T>, entry: Entry) -> Registered<T> {
-        let id = RequestId(self.last.fetch_add(1, Relaxed) + 1);
+    fn next_id(&self) -> RequestId {
+        RequestId(self.last.fetch_add(1, Relaxed) + 1)
+    }
+
+    fn register<T>(&self, id: RequestId, state: Arc<T>, entry: Entry) -> Registered<T> {
         lock(&self.entries).insert(id, entry);
         Registered {
             id,
@@ -176,19 +194,28 @@ impl Pending {
         }
     }
 
-    pub(crate) fn rooms(&self, expected: Vec<NodeId>) -> Registered<Query<Vec<Room>>> {
+    /// Registers a query of `expected` nodes on `lane`; returns it with the question to publish.
+    pub(crate) fn query<T>(
+        &self,
+        expected: Vec<NodeId>,
+        lane: LaneId,
+        kind: fn(Arc<Query<T>>, Question) -> Entry,
+        question: impl FnOnce(RequestId) -> Envelope,
+    ) -> (Registered<Query<T>>, Arc<Envelope>) {
+        let id = self.next_id();
+        let envelope = Arc::new(question(id));
+        let question = Question {
+            lane,
+            envelope: envelope.clone(),
+        };
         let state = Arc::new(Query::new(expected));
-        self.register(state.clone(), Entry::Rooms(state))
-    }
-
-    pub(crate) fn sockets(&self, expected: Vec<NodeId>) -> Registered<Query<Vec<Sid>>> {
-        let state = Arc::new(Query::new(expected));
-        self.register(state.clone(), Entry::Sockets(state))
+        let entry = kind(state.clone(), question);
+        (self.register(id, state, entry), envelope)
     }
 
     pub(crate) fn acks(&self, expected: Vec<NodeId>, capacity: usize) -> Registered<Acks> {
         let state = Arc::new(Acks::new(expected, capacity));
-        self.register(state.clone(), Entry::Acks(state))
+        self.register(self.next_id(), state.clone(), Entry::Acks(state))
     }
 
     fn get(&self, request: RequestId) -> Option<Entry> {
@@ -196,7 +223,7 @@ impl Pending {
     }
 
     pub(crate) fn on_rooms(&self, node: NodeId, request: RequestId, rooms: Vec<Room>) {
-        if let Some(Entry::Rooms(query)) = self.get(request) {
+        if let Some(Entry::Rooms(query, _)) = self.get(request) {
             query.update(|tracker| {
                 tracker.on_answer(node, rooms);
             });
@@ -204,7 +231,7 @@ impl Pending {
     }
 
     pub(crate) fn on_sockets(&self, node: NodeId, request: RequestId, sockets: Vec<Sid>) {
-        if let Some(Entry::Sockets(query)) = self.get(request) {
+        if let Some(Entry::Sockets(query, _)) = self.get(request) {
             query.update(|tracker| {
                 tracker.on_answer(node, sockets);
             });
@@ -240,13 +267,42 @@ impl Pending {
         })
     }
 
+    fn all(&self) -> Vec<Entry> {
+        lock(&self.entries).values().cloned().collect()
+    }
+
+    /// The questions on `lane` that `node` has not answered.
+    pub(crate) fn unanswered(&self, lane: LaneId, node: NodeId) -> Vec<Arc<Envelope>> {
+        let questions = self.all().into_iter().filter_map(|entry| match entry {
+            Entry::Rooms(query, question) => query.waits_for(node).then_some(question),
+            Entry::Sockets(query, question) => query.waits_for(node).then_some(question),
+            Entry::Acks(_) => None,
+        });
+        let here = questions.filter(|question| question.lane == lane);
+        here.map(|question| question.envelope).collect()
+    }
+
+    /// A member has left some namespaces: it has nothing to answer there.
+    pub(crate) fn on_left_namespace(&self, node: NodeId, left: impl Fn(LaneId) -> bool) {
+        for entry in self.all() {
+            match entry {
+                Entry::Rooms(query, question) if left(question.lane) => {
+                    query.update(|tracker| tracker.on_left_namespace(node));
+                }
+                Entry::Sockets(query, question) if left(question.lane) => {
+                    query.update(|tracker| tracker.on_left_namespace(node));
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// A node left: nobody waits for it any more.
     pub(crate) fn on_node_gone(&self, node: NodeId) {
-        let entries: Vec<Entry> = lock(&self.entries).values().cloned().collect();
-        for entry in entries {
+        for entry in self.all() {
             match entry {
-                Entry::Rooms(query) => query.update(|tracker| tracker.on_node_gone(node)),
-                Entry::Sockets(query) => query.update(|tracker| tracker.on_node_gone(node)),
+                Entry::Rooms(query, _) => query.update(|tracker| tracker.on_node_gone(node)),
+                Entry::Sockets(query, _) => query.update(|tracker| tracker.on_node_gone(node)),
                 Entry::Acks(acks) => acks.update(|state| state.tracker.on_node_gone(node)),
             }
         }

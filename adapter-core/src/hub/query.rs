@@ -1,6 +1,6 @@
 //! Questions to the other nodes: who has to answer, and how the waiting ends.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use socketioxide_core::{
     Sid,
@@ -9,8 +9,8 @@ use socketioxide_core::{
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Hub, Namespace,
-    pending::{Acks, Query, Registered},
+    Hub, Namespace, Offer,
+    pending::{Acks, Entry, Query, Question, Registered},
     requests::Answers,
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     events::ClusterEvent,
     id::{NodeId, RequestId},
     transport::LinkState,
-    wire::Envelope,
+    wire::{Envelope, LaneId},
 };
 
 /// The answers to a cluster-wide query, and who did not give one.
@@ -72,15 +72,21 @@ impl Hub {
         }
     }
 
-    /// Nodes that left between the snapshot and the registration are not waited for.
-    fn forget_gone(&self, expected: &[NodeId]) {
-        let gone: Vec<NodeId> = {
+    /// Nodes that left the cluster or the namespace between the snapshot and the registration are not waited for.
+    fn forget_gone(&self, expected: &[NodeId], lane: LaneId) {
+        let found: Vec<(NodeId, Option<bool>)> = {
             let membership = self.shared.membership();
-            let gone = expected.iter().filter(|node| !membership.is_member(**node));
-            gone.copied().collect()
+            let expected = expected.iter();
+            expected
+                .map(|&node| (node, membership.may_have(node, lane)))
+                .collect()
         };
-        for node in gone {
-            self.pending.on_node_gone(node);
+        for (node, may_have) in found {
+            match may_have {
+                Some(true) => {}
+                Some(false) => self.pending.on_left_namespace(node, |left| left == lane),
+                None => self.pending.on_node_gone(node),
+            }
         }
     }
 
@@ -91,9 +97,8 @@ impl Hub {
         opts: BroadcastOptions,
     ) -> Result<Answer<Room>> {
         let mut rooms: BTreeSet<Room> = namespace.local_rooms(&opts).into_iter().collect();
-        let register = |expected| self.pending.rooms(expected);
-        let ask = |request, opts| Envelope::Rooms { request, opts };
-        let answers = self.ask(namespace, opts, register, ask).await?;
+        let question = |request, opts| Envelope::Rooms { request, opts };
+        let answers = self.ask(namespace, opts, Entry::Rooms, question).await?;
         rooms.extend(answers.items.into_iter().flat_map(|(_, rooms)| rooms));
         Ok(Answer {
             items: rooms.into_iter().collect(),
@@ -108,9 +113,8 @@ impl Hub {
         opts: BroadcastOptions,
     ) -> Result<Answer<RemoteSocketData>> {
         let mut found = vec![(self.shared.me, namespace.local_sockets(&opts))];
-        let register = |expected| self.pending.sockets(expected);
-        let ask = |request, opts| Envelope::Sockets { request, opts };
-        let answers = self.ask(namespace, opts, register, ask).await?;
+        let question = |request, opts| Envelope::Sockets { request, opts };
+        let answers = self.ask(namespace, opts, Entry::Sockets, question).await?;
         found.extend(answers.items);
         let sockets = found.into_iter().flat_map(|(node, sockets)| {
             let socket = move |id: Sid| RemoteSocketData {
@@ -130,19 +134,21 @@ impl Hub {
         &self,
         namespace: &Namespace,
         opts: BroadcastOptions,
-        register: impl FnOnce(Vec<NodeId>) -> Registered<Query<T>>,
-        ask: impl FnOnce(RequestId, BroadcastOptions) -> Envelope,
+        kind: fn(Arc<Query<T>>, Question) -> Entry,
+        question: impl FnOnce(RequestId, BroadcastOptions) -> Envelope,
     ) -> Result<Answers<T>> {
         self.require_link()?;
         let deadline = Instant::now() + self.shared.config.request_timeout;
         let only = self.target(&opts);
         let expected = self.expected(namespace, &opts);
-        let request = register(expected.clone());
+        let lane = namespace.lane.id;
+        let question = |request| question(request, opts);
+        let (request, question) = self.pending.query(expected.clone(), lane, kind, question);
         if !expected.is_empty() {
-            self.forget_gone(&expected);
-            let envelope = ask(request.id, opts);
-            let offer = self.offer(namespace, only, &envelope);
-            self.complete(namespace, only, offer, Some(envelope))
+            self.forget_gone(&expected, lane);
+            let offer = self.offer(namespace, only, &question);
+            let to_offer_again = matches!(offer, Offer::Wait).then(|| (*question).clone());
+            self.complete(namespace, only, offer, to_offer_again)
                 .await?;
         }
         let mut link = self.link.clone();
@@ -158,6 +164,15 @@ impl Hub {
             .ok_or_else(|| Error::new(ErrorKind::Closed, "request", "the request was taken twice"))
     }
 
+    /// Asks a peer that has just subscribed what it may have missed. What does not fit into the lane runs into its
+    /// deadline.
+    pub(crate) fn ask_again(&self, namespace: &Namespace, node: NodeId) {
+        let lane = &namespace.lane;
+        for question in self.pending.unanswered(lane.id, node) {
+            let _ = lane.push(Some(node), &question, false);
+        }
+    }
+
     /// Registers a broadcast with acknowledgements; the caller publishes it.
     pub(crate) fn register_acks(
         &self,
@@ -169,7 +184,7 @@ impl Hub {
         let acks = self
             .pending
             .acks(expected.clone(), self.shared.config.ack_buffer);
-        self.forget_gone(&expected);
+        self.forget_gone(&expected, namespace.lane.id);
         Ok(acks)
     }
 

@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use super::shared::Shared;
 use crate::{
     error::Result,
+    id::NodeId,
     transport::{Continuity, Event, LinkState, LinkWatch, LossCause, Receipt, Subscription, Topic},
     wire::{Frame, FrameHead, FrameKind, LaneId},
 };
@@ -30,8 +31,8 @@ const SUSPECT_AFTER: u32 = 3;
 pub(crate) enum Input {
     /// A frame of a peer, verified; data, tail or void.
     Frame(Frame),
-    /// A peer has just subscribed and wants to know where our lane stands.
-    PeerProbe,
+    /// A peer has just subscribed: it wants to know where our lane stands, and may have missed what we asked before.
+    PeerProbe(NodeId),
     /// Our own probe came back: from here on everything reaches us. `receivers` as the broker counted them.
     Live {
         /// How many subscribers the probe was handed to, where the broker tells.
@@ -317,7 +318,7 @@ impl Reader {
         self.shared.membership().on_frame(now, head.origin);
         self.shared.counters.frames_received.inc();
         Some(match head.kind {
-            FrameKind::Probe => Input::PeerProbe,
+            FrameKind::Probe => Input::PeerProbe(head.origin),
             FrameKind::Data | FrameKind::Tail | FrameKind::Void => Input::Frame(frame),
         })
     }

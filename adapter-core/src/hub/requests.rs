@@ -52,6 +52,19 @@ impl<T> RequestTracker<T> {
         self.end(node, Slot::Dead);
     }
 
+    /// Notes that a node has left the namespace asked about: it has nothing to answer, and is not missing.
+    pub(crate) fn on_left_namespace(&mut self, node: NodeId) {
+        if self.waits_for(node) {
+            self.slots.remove(&node);
+            self.waiting -= 1;
+        }
+    }
+
+    /// Whether the node is expected and has not ended.
+    pub(crate) fn waits_for(&self, node: NodeId) -> bool {
+        matches!(self.slots.get(&node), Some(Slot::Waiting))
+    }
+
     /// Whether every expected node has ended.
     pub(crate) const fn is_done(&self) -> bool {
         self.waiting == 0
@@ -117,6 +130,8 @@ mod tests {
         request.on_node_gone(node(2));
         request.on_node_gone(node(1));
         request.on_node_gone(node(9));
+        request.on_left_namespace(node(2));
+        request.on_left_namespace(node(9));
         assert!(!request.on_answer(node(1), 'd'), "it left before");
         assert!(request.on_answer(node(0), 'e'));
         assert!(!request.is_done());
@@ -124,6 +139,20 @@ mod tests {
         assert_eq!(answers.items, [(node(0), 'e'), (node(2), 'a')]);
         let missing = [(node(1), End::Dead), (node(3), End::TimedOut)];
         assert_eq!(answers.missing, missing);
+    }
+
+    #[test]
+    fn a_node_that_left_the_namespace_is_neither_waited_for_nor_missing() {
+        let mut request = RequestTracker::new(vec![node(0), node(1)]);
+        assert!(request.waits_for(node(1)));
+        request.on_left_namespace(node(1));
+        assert!(!request.waits_for(node(1)) && !request.is_done());
+        assert!(!request.on_answer(node(1), 'a'));
+        assert!(request.on_answer(node(0), 'b'));
+        assert!(request.is_done());
+        let answers = request.finish();
+        assert_eq!(answers.items, [(node(0), 'b')]);
+        assert_eq!(answers.missing, []);
     }
 
     proptest! {
