@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod broker;
 mod error;
 mod port;
 mod process;
@@ -24,6 +25,7 @@ mod redis;
 mod tls;
 
 pub use self::{
+    broker::{Broker, start},
     error::{Error, Result},
     process::Process,
     redis::{ClientKind, Redis, RedisBuilder, Reply},

@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import { after, afterEach, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
-import { Redis } from "./lib/redis.js";
+import { Broker } from "./lib/broker.js";
 import { example } from "./lib/servers.js";
 import { freePorts, until, within } from "./lib/wait.js";
 
@@ -118,7 +118,7 @@ test("two tabs on two nodes see each other", async () => {
 });
 
 test("the page tells when the broker is gone, and when it is back", async () => {
-  const redis = await Redis.start();
+  const redis = await Broker.start("redis");
   try {
     const first = await chat("--bus", redis.url, "--nodes", "1", "--port", String(await freePorts()));
     const second = await chat("--bus", redis.url, "--nodes", "1", "--port", String(await freePorts()));
@@ -135,7 +135,7 @@ test("the page tells when the broker is gone, and when it is back", async () => 
     await message(ada, "Can anybody hear me?").getByText("only on this node").waitFor();
     await ada.screenshot({ path: join(pictures, "broker-down.png") });
 
-    await redis.run();
+    await redis.restart();
     await ada.locator("#banner").waitFor({ state: "hidden" });
     await grace.locator("#banner").waitFor({ state: "hidden" });
     await say(ada, "Back again");

@@ -1,8 +1,9 @@
-// What happens when Redis or a node fails, judged by a ledger of every message.
+// What happens when a broker or a node fails, judged by a ledger of every message.
 import assert from "node:assert/strict";
-import { afterEach, test } from "node:test";
+import { afterEach, describe, test } from "node:test";
+import { Broker } from "./lib/broker.js";
+import { buses } from "./lib/buses.js";
 import { Ledger } from "./lib/ledger.js";
-import { Redis } from "./lib/redis.js";
 import { Cluster, Process, ask } from "./lib/servers.js";
 import { sleep, until, within } from "./lib/wait.js";
 
@@ -12,20 +13,19 @@ const DEADLINE_MS = 5000;
 /** What the way between this process and the server may add to the time of a query, on a busy machine. */
 const SLACK_MS = 250;
 
-let redis;
+let broker;
 let cluster;
-async function threeNodes(...options) {
-  redis = await Redis.start();
-  cluster = await Cluster.start(redis.url, { options });
+async function threeNodes(scheme, ...options) {
+  broker = await Broker.start(scheme);
+  cluster = await Cluster.start(broker.url, { options });
   const client = await cluster.client(0);
   await until("all three know each other", async () => (await ask(client, "cluster", null)).nodes.length === 2);
   return client;
 }
 afterEach(async () => {
-  redis?.thaw();
   await cluster?.stop();
-  await redis?.stop();
-  redis = cluster = null;
+  await broker?.stop();
+  broker = cluster = null;
 });
 
 /** Asks for all sockets of the cluster again and again, from a client on `node`; `stop` gives how that went. */
@@ -65,80 +65,87 @@ function summary(t, what, { sent, refused, lost, reported, duplicates, reordered
 
 const noDeaths = () => cluster.nodes.forEach((_, node) => assert.deepEqual(cluster.events(node, "left"), [], "no node is taken for dead"));
 
-test(`Redis killed and restarted ${RESTARTS} times under 1,000 messages a second`, async (t) => {
-  await threeNodes();
-  // Node 2 publishes nothing: it must hear again all the same.
-  const ledger = await Ledger.open(cluster, [0, 1]);
-  ledger.start(1000);
-  await ledger.deliveredEverywhereAfter(performance.now());
-  const stopAsking = await keepAsking(2);
-  const before = cluster.processes.map((process) => process.memory().now);
-  const recoveries = [];
-  for (let round = 0; round < RESTARTS; round += 1) {
-    await redis.kill();
-    // Mostly short outages, as restarts are; every fifth is long enough for the waits between attempts to have grown.
-    await sleep(round % 5 === 4 ? 4000 : 50 + ((round * 137) % 950));
-    const ready = await redis.run();
-    recoveries.push(await ledger.deliveredEverywhereAfter(ready));
-    await sleep(500 + ((round * 211) % 700));
-  }
-  const queries = await stopAsking();
-  const totals = await ledger.close();
-  recoveries.sort((a, b) => a - b);
-  const median = recoveries[Math.floor(recoveries.length / 2)];
-  const worst = recoveries.at(-1);
-  const growth = Math.max(...cluster.processes.map((process, i) => process.memory().peak - before[i]));
-  summary(t, `${RESTARTS} restarts: delivery back after ${Math.round(median)} ms (median), ${Math.round(worst)} ms (worst), memory +${growth} KiB at most`, totals, queries);
-  noDeaths();
-  assert.ok(totals.sent > 1000 * RESTARTS, "the load was there");
-  assert.ok(totals.lost > 0, "the outages hit messages on their way, so that the ledger proves something");
-  assert.ok(median <= 1000, `median ${median} ms`);
-  assert.ok(worst <= 2000, `worst ${worst} ms`);
-  inTime(totals, queries);
-  assert.ok(growth <= 64 * 1024, `memory grew by ${growth} KiB`);
-});
+for (const { scheme, keeps } of buses) {
+  describe(scheme, () => outages(scheme, keeps));
+}
 
-test("Redis away for longer than a lane keeps trying", async (t) => {
-  await threeNodes("--retry-for-ms", "500");
-  const ledger = await Ledger.open(cluster, [0, 1]);
-  ledger.start(1000);
-  const stopAsking = await keepAsking(2);
-  // Which frames a kill catches on their way is chance; three make it certain enough that it catches some.
-  for (let round = 0; round < 3; round += 1) {
+function outages(scheme, keeps) {
+  test(`the broker killed and restarted ${RESTARTS} times under 1,000 messages a second`, async (t) => {
+    await threeNodes(scheme);
+    // Node 2 publishes nothing: it must hear again all the same.
+    const ledger = await Ledger.open(cluster, [0, 1]);
+    ledger.start(1000);
     await ledger.deliveredEverywhereAfter(performance.now());
-    await redis.kill();
-    await sleep(1500);
-    await redis.run();
-  }
-  await ledger.deliveredEverywhereAfter(performance.now());
-  const queries = await stopAsking();
-  const totals = await ledger.close();
-  summary(t, "given up", totals, queries);
-  noDeaths();
-  assert.ok(totals.lost > 0, "something was given up");
-});
+    const stopAsking = await keepAsking(2);
+    const before = cluster.processes.map((process) => process.memory().now);
+    const recoveries = [];
+    for (let round = 0; round < RESTARTS; round += 1) {
+      await broker.kill();
+      // Mostly short outages, as restarts are; every fifth is long enough for the waits between attempts to have grown.
+      await sleep(round % 5 === 4 ? 4000 : 50 + ((round * 137) % 950));
+      const ready = await broker.restart();
+      recoveries.push(await ledger.deliveredEverywhereAfter(ready));
+      await sleep(500 + ((round * 211) % 700));
+    }
+    const queries = await stopAsking();
+    const totals = await ledger.close();
+    recoveries.sort((a, b) => a - b);
+    const median = recoveries[Math.floor(recoveries.length / 2)];
+    const worst = recoveries.at(-1);
+    const growth = Math.max(...cluster.processes.map((process, i) => process.memory().peak - before[i]));
+    summary(t, `${scheme}: ${RESTARTS} restarts: delivery back after ${Math.round(median)} ms (median), ${Math.round(worst)} ms (worst), memory +${growth} KiB at most`, totals, queries);
+    noDeaths();
+    assert.ok(totals.sent > 1000 * RESTARTS, "the load was there");
+    if (keeps) assert.equal(totals.lost, 0, "the broker's log gives back what a node missed");
+    else assert.ok(totals.lost > 0, "the outages hit messages on their way, so that the ledger proves something");
+    assert.ok(median <= 1000, `median ${median} ms`);
+    assert.ok(worst <= 2000, `worst ${worst} ms`);
+    inTime(totals, queries);
+    assert.ok(growth <= 64 * 1024, `memory grew by ${growth} KiB`);
+  });
 
-test("Redis frozen for 10 s", async (t) => {
-  await threeNodes();
-  const ledger = await Ledger.open(cluster, [0, 1]);
-  ledger.start(300);
-  await ledger.deliveredEverywhereAfter(performance.now());
-  const stopAsking = await keepAsking(2);
-  redis.freeze();
-  await sleep(10_000);
-  redis.thaw();
-  const back = await ledger.deliveredEverywhereAfter(performance.now());
-  // Longer than the silence after which a node counts as dead: a wrong verdict would have come by then.
-  await sleep(7500);
-  const queries = await stopAsking();
-  const totals = await ledger.close();
-  summary(t, `frozen for 10 s: delivery back after ${Math.round(back)} ms`, totals, queries);
-  noDeaths();
-  inTime(totals, queries);
-});
+  test("the broker away for longer than a lane keeps trying", async (t) => {
+    await threeNodes(scheme, "--retry-for-ms", "500");
+    const ledger = await Ledger.open(cluster, [0, 1]);
+    ledger.start(1000);
+    const stopAsking = await keepAsking(2);
+    // Which frames a kill catches on their way is chance; three make it certain enough that it catches some.
+    for (let round = 0; round < 3; round += 1) {
+      await ledger.deliveredEverywhereAfter(performance.now());
+      await broker.kill();
+      await sleep(1500);
+      await broker.restart();
+    }
+    await ledger.deliveredEverywhereAfter(performance.now());
+    const queries = await stopAsking();
+    const totals = await ledger.close();
+    summary(t, `${scheme}: given up`, totals, queries);
+    noDeaths();
+    assert.ok(totals.lost > 0, "something was given up");
+  });
+
+  test("the broker frozen for 10 s", async (t) => {
+    await threeNodes(scheme);
+    const ledger = await Ledger.open(cluster, [0, 1]);
+    ledger.start(300);
+    await ledger.deliveredEverywhereAfter(performance.now());
+    const stopAsking = await keepAsking(2);
+    await broker.freeze();
+    await sleep(10_000);
+    await broker.thaw();
+    const back = await ledger.deliveredEverywhereAfter(performance.now());
+    // Longer than the silence after which a node counts as dead: a wrong verdict would have come by then.
+    await sleep(7500);
+    const queries = await stopAsking();
+    const totals = await ledger.close();
+    summary(t, `${scheme}: frozen for 10 s: delivery back after ${Math.round(back)} ms`, totals, queries);
+    noDeaths();
+    inTime(totals, queries);
+  });
+}
 
 test("a node killed in the middle of everything is counted out in time", async (t) => {
-  const client = await threeNodes();
+  const client = await threeNodes("redis");
   const dying = cluster.nodes[2];
   const mute = (await cluster.client(2)).offAny();
   client.reply = "yes";
@@ -181,8 +188,8 @@ for (const [what, url, expected] of [
 }
 
 test("a wrong password ends the start with one line that says so", async () => {
-  redis = await Redis.start(["--requirepass", "right"]);
-  await refused(redis.url.replace("//", "//:s3cret@"), /password|authenticat/i);
+  broker = await Broker.start("redis", { password: "right" });
+  await refused(broker.url.replace("right", "s3cret"), /password|authenticat/i);
 });
 
 async function refused(url, expected) {

@@ -11,12 +11,14 @@ import { until, within } from "./wait.js";
 const root = fileURLToPath(new URL("../../../", import.meta.url));
 const target = resolve(root, process.env.CARGO_TARGET_DIR ?? "target");
 
-/** The path of a built example. */
-export function example(name) {
-  const path = resolve(target, "debug/examples", name);
-  if (!existsSync(path)) throw new Error(`${path} is not built: run scripts/test, or cargo build --examples`);
+/** The path of a program that was built, or fails with what builds it. */
+export function program(name) {
+  const path = resolve(target, "debug", name);
+  if (!existsSync(path)) throw new Error(`${path} is not built: run scripts/test, or cargo build --workspace --bins --examples`);
   return path;
 }
+
+export const example = (name) => program(`examples/${name}`);
 
 /** One server process with one node or more; collects what it says. */
 export class Process {

@@ -1,0 +1,98 @@
+//! What every broker of the lab can do, and how to start one by the scheme of its URL.
+
+use crate::{
+    error::{Error, Result},
+    redis::Redis,
+};
+
+/// A running broker of any kind. Dropping it kills it.
+pub trait Broker: Send {
+    /// Where it listens; the same after every restart. Its scheme is the one the broker was started by.
+    fn url(&self) -> String;
+
+    /// Kills it at once (SIGKILL).
+    ///
+    /// # Errors
+    /// If it is not running.
+    fn kill(&self) -> Result<()>;
+
+    /// Starts it again after [`kill`](Self::kill), on the same port and with its data; returns once it takes connections.
+    ///
+    /// # Errors
+    /// If it is running, or does not start.
+    fn restart(&self) -> Result<()>;
+
+    /// Freezes it (SIGSTOP): connections stay open, nothing is answered.
+    ///
+    /// # Errors
+    /// If it is not running.
+    fn freeze(&self) -> Result<()>;
+
+    /// Lets it run on (SIGCONT).
+    ///
+    /// # Errors
+    /// If it is not running.
+    fn thaw(&self) -> Result<()>;
+}
+
+type Start = fn(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn Broker>>;
+
+/// The brokers by the schemes of their URLs; a row for each.
+const BROKERS: &[(&str, Start)] = &[("redis", start_redis)];
+
+/// Starts the broker of the URL scheme `scheme`, with `password` for its clients if there is one.
+///
+/// # Errors
+/// If no broker has that scheme, if its program is missing, or if it does not start.
+pub fn start(scheme: &str, password: Option<&str>) -> Result<Box<dyn Broker>> {
+    match BROKERS.iter().find(|(known, _)| *known == scheme) {
+        Some((scheme, start)) => start(scheme, password),
+        None => {
+            let known: Vec<&str> = BROKERS.iter().map(|(known, _)| *known).collect();
+            let known = known.join(", ");
+            Err(Error::new(format!(
+                "no broker has the scheme {scheme:?}, expected one of {known}"
+            )))
+        }
+    }
+}
+
+/// A broker whose URL has another scheme than it gives itself.
+struct Named<B> {
+    scheme: &'static str,
+    broker: B,
+}
+
+fn start_redis(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn Broker>> {
+    let builder = Redis::builder();
+    let builder = match password {
+        Some(password) => builder.password(password),
+        None => builder,
+    };
+    let broker = builder.start()?;
+    Ok(Box::new(Named { scheme, broker }))
+}
+
+impl Broker for Named<Redis> {
+    fn url(&self) -> String {
+        with_scheme(self.scheme, &self.broker.url())
+    }
+    fn kill(&self) -> Result<()> {
+        self.broker.kill()
+    }
+    fn restart(&self) -> Result<()> {
+        self.broker.restart()
+    }
+    fn freeze(&self) -> Result<()> {
+        self.broker.freeze()
+    }
+    fn thaw(&self) -> Result<()> {
+        self.broker.thaw()
+    }
+}
+
+/// `url` with another scheme.
+fn with_scheme(scheme: &str, url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    format!("{scheme}://{rest}")
+}
