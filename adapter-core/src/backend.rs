@@ -145,6 +145,16 @@ impl BackendUrl {
         })
     }
 
+    /// The same URL with another scheme: for a backend that reads the rest as another one does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if a URL of this kind cannot have that scheme.
+    pub fn with_scheme(mut self, scheme: &str) -> Result<Self> {
+        let changed = self.url.set_scheme(scheme);
+        changed.map_err(|()| config(format!("not a URL for {scheme}://")))?;
+        Ok(self)
+    }
+
     /// The scheme, lowercase.
     pub fn scheme(&self) -> &str {
         self.url.scheme()
@@ -330,6 +340,17 @@ mod tests {
             url.take_duration("d").unwrap_err().to_string(),
             "broker url: option \"d\" must be a time such as 500ms or 5s"
         );
+    }
+
+    #[test]
+    fn another_scheme_keeps_the_rest() {
+        let url = BackendUrl::parse("redis+streams://u:p@h:1/2?prefix=chat").unwrap();
+        let mut url = url.with_scheme("redis").unwrap();
+        assert_eq!(url.scheme(), "redis");
+        assert_eq!((url.host(), url.path()), (Some("h".into()), "/2".into()));
+        assert_eq!(url.password().as_deref(), Some("p"));
+        assert_eq!(url.take("prefix").as_deref(), Some("chat"));
+        assert!(url.with_scheme("https").is_err());
     }
 
     #[test]

@@ -126,7 +126,8 @@ fn answer(code: &str) -> Option<(ErrorKind, &'static str)> {
         ),
         "NOPERM" => (
             ErrorKind::Unauthorized,
-            "forbidden by the ACL, the user needs +hello +ping +publish +subscribe +unsubscribe &<prefix>:*",
+            "forbidden by the ACL, the user needs +hello +ping +publish +subscribe +unsubscribe &<prefix>:*, \
+             and for streams what their documentation lists",
         ),
         "DENIED" => (
             ErrorKind::Unauthorized,
@@ -139,6 +140,14 @@ fn answer(code: &str) -> Option<(ErrorKind, &'static str)> {
         "LOADING" => (ErrorKind::Unavailable, "the server is loading its data"),
         "BUSY" => (ErrorKind::Unavailable, "the server is busy with a script"),
         "OOM" => (ErrorKind::Unavailable, "the server is out of memory"),
+        "MISCONF" => (
+            ErrorKind::Unavailable,
+            "the server cannot save its data and takes no writes, see its log",
+        ),
+        "NOREPLICAS" => (
+            ErrorKind::Unavailable,
+            "the server has fewer replicas than it wants before it takes writes",
+        ),
         "READONLY" => (
             ErrorKind::Unavailable,
             "the server is a read-only replica, connect to its primary",
@@ -256,6 +265,18 @@ mod tests {
                 Unavailable,
                 Unavailable,
                 "memory",
+            ),
+            (
+                "MISCONF Redis is configured to save",
+                Unavailable,
+                Unavailable,
+                "save",
+            ),
+            (
+                "NOREPLICAS Not enough good replicas",
+                Unavailable,
+                Unavailable,
+                "replicas",
             ),
             (
                 "READONLY You can't write",

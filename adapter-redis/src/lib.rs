@@ -37,6 +37,7 @@
 //! (`client-output-buffer-limit pubsub`). This crate reads at once and keeps its own backlog bounded and counted, so that
 //! happens only when the process or the network stands still; it is an ordinary reconnect.
 
+pub mod companion;
 mod config;
 mod connection;
 mod error;

@@ -55,39 +55,44 @@ impl Publisher {
     }
 
     /// Publishes and waits for the server's answer.
-    ///
-    /// The first poll hands the command to redis-rs, whose queue has more room than `publish_buffer` allows to wait. A
-    /// publish can therefore neither wait there and be overtaken, nor (unconstrained) be put off by tokio's budget.
     pub(crate) async fn publish(
         &self,
         config: &RedisConfig,
         channel: &[u8],
         payload: &[u8],
     ) -> Result<Receipt> {
-        let address = &config.address;
-        if payload.len() > config.max_payload {
-            let message = format!(
-                "{} bytes, at most {} are allowed",
-                payload.len(),
-                config.max_payload
-            );
-            return Err(Step::Publish.error(ErrorKind::TooLarge, message));
-        }
-        let (mut connection, number) = self.enter(config, payload.len())?;
         let mut command = Cmd::with_capacity(3, channel.len() + payload.len() + 16);
         command.arg("PUBLISH").arg(channel).arg(payload);
-        let call = unconstrained(connection.send_packed_command(&command));
+        match self.send(config, &command, payload.len()).await? {
+            Value::Int(receivers) => Ok(Receipt::with_receivers(receivers.try_into().unwrap_or(0))),
+            _ => Err(Step::Publish.error(ErrorKind::Protocol, UNREADABLE)),
+        }
+    }
+
+    /// Sends a command that carries a payload of `bytes` and waits for the server's answer.
+    ///
+    /// The first poll hands the command to redis-rs, whose queue has more room than `publish_buffer` allows to wait. A
+    /// publish can therefore neither wait there and be overtaken, nor (unconstrained) be put off by tokio's budget.
+    pub(crate) async fn send(
+        &self,
+        config: &RedisConfig,
+        command: &Cmd,
+        bytes: usize,
+    ) -> Result<Value> {
+        let address = &config.address;
+        if bytes > config.max_payload {
+            let message = format!("{bytes} bytes, at most {} are allowed", config.max_payload);
+            return Err(Step::Publish.error(ErrorKind::TooLarge, message));
+        }
+        let (mut connection, number) = self.enter(config, bytes)?;
+        let call = unconstrained(connection.send_packed_command(command));
         let Ok(answer) = timeout(config.timeout, call).await else {
             return Err(error::late(Step::Publish, address, config.timeout));
         };
         self.answered(number);
-        match answer.and_then(Value::extract_error) {
-            Ok(Value::Int(receivers)) => {
-                Ok(Receipt::with_receivers(receivers.try_into().unwrap_or(0)))
-            }
-            Ok(_) => Err(Step::Publish.error(ErrorKind::Protocol, UNREADABLE)),
-            Err(error) => Err(error::from_redis(Step::Publish, address, &error)),
-        }
+        answer
+            .and_then(Value::extract_error)
+            .map_err(|error| error::from_redis(Step::Publish, address, &error))
     }
 
     /// Number of the last publish so far.

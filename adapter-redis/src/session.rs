@@ -9,14 +9,17 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::{BoxFuture, pending};
 use redis::{PushInfo, RedisError, RedisResult, aio::MultiplexedConnection};
 use socketioxide_adapter_core::{Error, ErrorKind, Result, transport::SessionUp};
 use tokio::{
+    sync::oneshot,
     task::JoinSet,
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
 
 use crate::{
+    companion,
     error::{self, Step},
     topics::Channel,
     transport::Shared,
@@ -46,6 +49,9 @@ impl Drop for End<'_> {
     fn drop(&mut self) {
         self.0.publisher.end();
         self.0.topics.end();
+        if let Some(companion) = &self.0.companion {
+            companion.end();
+        }
     }
 }
 
@@ -71,6 +77,7 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
         commands: subscribing.commands.clone(),
     };
     subscriber.reconcile().await?;
+    let (mut companion, received) = accompany(shared, &commands, &mut drivers).await?;
     shared.topics.open();
     shared.publisher.open(publishing.commands);
     up.up();
@@ -84,7 +91,40 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
         never = watch_subscribing(subscribing.commands) => match never {},
         () = silence(&publishing.received) => lost("no sign of life"),
         () = silence(&subscribing.received) => lost("no sign of life"),
+        () = silence_of(received.as_deref()) => lost("no sign of life"),
+        error = &mut companion => Err(error),
         error = subscriber.run() => error,
+    }
+}
+
+/// Connects for the companion and lets it run until it is ready. Without one, what is returned never ends.
+async fn accompany<'a>(
+    shared: &'a Shared,
+    publishing: &MultiplexedConnection,
+    drivers: &mut JoinSet<()>,
+) -> Result<(BoxFuture<'a, Error>, Option<Arc<AtomicUsize>>)> {
+    let Some(companion) = &shared.companion else {
+        return Ok((Box::pin(pending()), None));
+    };
+    let own = shared.server.connect(None).await?;
+    drivers.spawn(shared.tasks.track_future(own.driver));
+    let session = companion::Session {
+        own: own.commands,
+        publishing: publishing.clone(),
+        address: shared.server.address().clone(),
+    };
+    let (ready, is_ready) = oneshot::channel();
+    let mut run = companion.run(session, ready);
+    tokio::select! {
+        error = &mut run => Err(error),
+        _ = is_ready => Ok((run, Some(own.received))),
+    }
+}
+
+async fn silence_of(received: Option<&AtomicUsize>) {
+    match received {
+        Some(received) => silence(received).await,
+        None => pending().await,
     }
 }
 

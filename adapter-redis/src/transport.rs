@@ -5,6 +5,7 @@ use std::{io::Write as _, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use redis::{Cmd, Value};
 use smallvec::SmallVec;
 use socketioxide_adapter_core::{
     ErrorKind, Result,
@@ -17,6 +18,7 @@ use tokio::{task::AbortHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    companion::Companion,
     config::RedisConfig,
     connection::Server,
     error::{self, Step},
@@ -35,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) server: Server,
     pub(crate) topics: Topics,
     pub(crate) publisher: Publisher,
+    pub(crate) companion: Option<Arc<dyn Companion>>,
     /// Everything that was spawned.
     pub(crate) tasks: TaskTracker,
     link: LinkSender,
@@ -45,6 +48,9 @@ impl Shared {
     fn close(&self) {
         self.publisher.close();
         self.topics.close();
+        if let Some(companion) = &self.companion {
+            companion.close();
+        }
         self.link.closed(None);
     }
 }
@@ -76,6 +82,24 @@ impl RedisTransport {
     /// # Cancel safety
     /// Dropping the future ends what it started.
     pub async fn connect(config: RedisConfig) -> Result<Self> {
+        Self::connect_companion(config, None).await
+    }
+
+    /// Like [`connect`](Self::connect), with a companion in every session.
+    ///
+    /// # Errors
+    /// As `connect`, and what the companion says.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends what it started.
+    pub async fn connect_with(config: RedisConfig, companion: Arc<dyn Companion>) -> Result<Self> {
+        Self::connect_companion(config, Some(companion)).await
+    }
+
+    async fn connect_companion(
+        config: RedisConfig,
+        companion: Option<Arc<dyn Companion>>,
+    ) -> Result<Self> {
         config.validate()?;
         let server = Server::new(&config)?;
         let limit = config.connect_timeout;
@@ -93,6 +117,7 @@ impl RedisTransport {
             server,
             topics: Topics::default(),
             publisher: Publisher::default(),
+            companion,
             tasks: TaskTracker::new(),
             link: sender,
         });
@@ -129,6 +154,19 @@ impl RedisTransport {
             None => error::silent(transport.shared.server.address(), limit),
         };
         Err(Step::Connect.error(ErrorKind::Unavailable, message))
+    }
+
+    /// Sends a command that carries a payload of `bytes`, in one order with the publishes and with the same limits,
+    /// deadline and errors.
+    ///
+    /// # Errors
+    /// As [`publish`](Transport::publish).
+    ///
+    /// # Cancel safety
+    /// As [`publish`](Transport::publish).
+    pub async fn send(&self, command: &Cmd, bytes: usize) -> Result<Value> {
+        let config = &self.shared.config;
+        self.shared.publisher.send(config, command, bytes).await
     }
 
     /// Ends all tasks, and waits for that up to a deadline.
@@ -227,6 +265,7 @@ mod tests {
             config,
             topics: Topics::default(),
             publisher: Publisher::default(),
+            companion: None,
             tasks: TaskTracker::new(),
             link: sender,
         });
