@@ -28,6 +28,9 @@ pub use self::{
     broker::{Broker, start},
     error::{Error, Result},
     process::Process,
-    redis::{ClientKind, Redis, RedisBuilder, Reply},
+    redis::{
+        ClientKind, Redis, RedisBuilder, RedisCluster, RedisClusterBuilder, RedisSentinel,
+        RedisSentinelBuilder, Reply,
+    },
     tls::Certificates,
 };

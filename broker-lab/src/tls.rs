@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::error::{Error, Result};
 
@@ -28,6 +28,9 @@ impl Certificates {
     pub fn generate(dir: &Path) -> Result<Self> {
         let failed = |error: rcgen::Error| Error::new(format!("certificate: {error}"));
         let mut params = CertificateParams::default();
+        // A name of its own, or OpenSSL takes the server's certificate for one that signed itself.
+        let name = "broker-lab authority";
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca_key = KeyPair::generate().map_err(failed)?;
         let ca = CertifiedIssuer::self_signed(params, ca_key).map_err(failed)?;

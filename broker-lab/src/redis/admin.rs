@@ -32,6 +32,21 @@ impl Reply {
         }
     }
 
+    /// The answers in it, if there are several.
+    pub fn items(&self) -> Option<&[Self]> {
+        match self {
+            Self::Array(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The text after `name` in a list of names and values.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let pairs = self.items()?.chunks_exact(2);
+        let value = pairs.into_iter().find(|pair| pair[0].text() == Some(name));
+        value?[1].text()
+    }
+
     /// The text, if it is one.
     pub fn text(&self) -> Option<&str> {
         match self {

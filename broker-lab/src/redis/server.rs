@@ -1,4 +1,4 @@
-//! One standalone `redis-server`.
+//! One `redis-server`: alone, a part of something larger, or a sentinel.
 
 use std::{
     env, fmt, fs,
@@ -20,6 +20,7 @@ use crate::{
 
 const INSTALL: &str = "apt-get install redis-server";
 const READY: &str = "Ready to accept connections";
+const SENTINEL_READY: &str = "+monitor";
 const IN_USE: &str = "Address already in use";
 const START_LIMIT: Duration = Duration::from_secs(10);
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -38,8 +39,11 @@ pub enum ClientKind {
 /// How a server is set up. By default: no password, no TLS, nothing written to disk.
 #[derive(Debug, Default, Clone)]
 pub struct RedisBuilder {
-    password: Option<String>,
+    pub(super) password: Option<String>,
     tls: bool,
+    /// Made by whom several servers belong to, so that they trust each other.
+    shared: Option<Certificates>,
+    sentinel: bool,
     directives: Vec<String>,
 }
 
@@ -64,6 +68,23 @@ impl RedisBuilder {
         self
     }
 
+    /// Like [`tls`](Self::tls), with certificates that other servers have as well; speaks TLS with these too.
+    #[must_use]
+    pub(super) fn shared_tls(mut self, certificates: Option<&Certificates>) -> Self {
+        let Some(certificates) = certificates else {
+            return self;
+        };
+        self.shared = Some(certificates.clone());
+        self.tls().config("tls-replication yes")
+    }
+
+    /// Is a sentinel and not a server.
+    #[must_use]
+    pub(super) fn sentinel(mut self) -> Self {
+        self.sentinel = true;
+        self
+    }
+
     /// Adds a line to the configuration file, for example `config("maxclients 20")`.
     #[must_use]
     pub fn config(mut self, line: impl Into<String>) -> Self {
@@ -79,10 +100,11 @@ impl RedisBuilder {
         let dir = tempfile::Builder::new().prefix("redis-lab-").tempdir();
         let dir = dir.map_err(|error| Error::io("temporary folder", &error))?;
         fs::create_dir(dir.path().join("data")).map_err(|error| Error::io("data", &error))?;
-        let certificates = self
-            .tls
-            .then(|| Certificates::generate(dir.path()))
-            .transpose()?;
+        let certificates = match &self.shared {
+            Some(shared) => Some(shared.clone()),
+            None if self.tls => Some(Certificates::generate(dir.path())?),
+            None => None,
+        };
         let mut redis = Redis {
             port: 0,
             setup: self,
@@ -93,6 +115,7 @@ impl RedisBuilder {
         let mut last = Error::new("not tried");
         for _ in 0..PORT_TRIES {
             redis.port = port::free()?;
+            redis.write_config()?;
             match redis.restart() {
                 Err(error) if error.to_string().contains(IN_USE) => last = error,
                 done => return done.map(|()| redis),
@@ -102,7 +125,7 @@ impl RedisBuilder {
     }
 }
 
-/// A standalone Redis server on 127.0.0.1. Dropping it kills the server and removes its folder.
+/// A Redis server on 127.0.0.1. Dropping it kills the server and removes its folder.
 ///
 /// The program is `redis-server`, or what the environment variable `LAB_REDIS_SERVER` names, for example a
 /// `valkey-server`.
@@ -179,13 +202,21 @@ impl Redis {
             return Err(Error::new("redis-server is already running"));
         }
         let config = self.dir.path().join("redis.conf");
-        fs::write(&config, self.config()).map_err(|error| Error::io("redis.conf", &error))?;
+        let sentinel = self.setup.sentinel;
         let program = env::var_os("LAB_REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
         let mut command = Command::new(program);
-        command.arg(config).current_dir(&self.dir);
+        command.arg(&config).current_dir(&self.dir);
+        if sentinel {
+            command.arg("--sentinel");
+        }
+        // A sentinel keeps what it knows in its configuration file.
+        if !sentinel {
+            self.write_config()?;
+        }
         let mut process = Process::spawn(command, INSTALL, &self.dir.path().join("server.log"))?;
+        let ready = if sentinel { SENTINEL_READY } else { READY };
         process
-            .wait_until(START_LIMIT, |log| log.contains(READY))
+            .wait_until(START_LIMIT, |log| log.contains(ready))
             .map_err(|error| Error::new(format!("redis-server: {error}")))?;
         *running = Some(process);
         Ok(())
@@ -259,6 +290,16 @@ impl Redis {
             .map_err(|error| Error::io(args.join(" "), &error))
     }
 
+    /// Whether it was started and neither killed nor stopped since.
+    pub(super) fn is_running(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    fn write_config(&self) -> Result<()> {
+        fs::write(self.dir.path().join("redis.conf"), self.config())
+            .map_err(|error| Error::io("redis.conf", &error))
+    }
+
     fn config(&self) -> String {
         let (port, dir) = (self.port, self.dir.path().display());
         let ports = match &self.certificates {
@@ -271,8 +312,13 @@ impl Redis {
             ),
         };
         // The files are for the tests alone, and none of them is worth a background save.
+        let saving = if self.setup.sentinel {
+            ""
+        } else {
+            "save \"\"\nappendonly no\n"
+        };
         format!(
-            "bind 127.0.0.1\n{ports}\nunixsocket {dir}/redis.sock\ndir {dir}/data\nsave \"\"\nappendonly no\ndaemonize no\n{}\n",
+            "bind 127.0.0.1\n{ports}\nunixsocket {dir}/redis.sock\ndir {dir}/data\n{saving}daemonize no\n{}\n",
             self.setup.directives.join("\n")
         )
     }
