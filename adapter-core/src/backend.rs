@@ -116,21 +116,30 @@ impl Registry {
 #[derive(Clone)]
 pub struct BackendUrl {
     url: Url,
+    /// Hosts after the first one, each as a URL without anything else.
+    more_hosts: Vec<Url>,
     options: BTreeMap<String, String>,
     known: Vec<&'static str>,
 }
 
 impl BackendUrl {
-    /// Reads a URL such as `redis://user:password@host:6379/0?prefix=chat`.
+    /// Reads a URL such as `redis://user:password@host:6379/0?prefix=chat`. There may be several hosts, with commas between
+    /// them.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if it is not a URL or gives an option twice.
     pub fn parse(text: &str) -> Result<Self> {
-        let mut url = Url::parse(text).map_err(|error| {
-            config(format!(
-                "not a broker URL ({error}), expected something like redis://127.0.0.1:6379"
-            ))
-        })?;
+        let read = |text: &str| {
+            Url::parse(text).map_err(|error| {
+                config(format!(
+                    "not a broker URL ({error}), expected something like redis://127.0.0.1:6379"
+                ))
+            })
+        };
+        let (first, more) = split_hosts(text);
+        let mut url = read(&first)?;
+        let more = more.iter().map(|host| read(host));
+        let more_hosts = more.collect::<Result<Vec<_>>>()?;
         let mut options = BTreeMap::new();
         for (key, value) in url.query_pairs() {
             if options.insert(key.to_string(), value.to_string()).is_some() {
@@ -140,6 +149,7 @@ impl BackendUrl {
         url.set_query(None);
         Ok(Self {
             url,
+            more_hosts,
             options,
             known: Vec::new(),
         })
@@ -167,11 +177,16 @@ impl BackendUrl {
 
     /// The host, an IPv6 address without its brackets; `None` if the URL gives none.
     pub fn host(&self) -> Option<String> {
-        match self.url.host()? {
-            url::Host::Domain(name) => Some(decode(name)).filter(|name| !name.is_empty()),
-            url::Host::Ipv4(ip) => Some(ip.to_string()),
-            url::Host::Ipv6(ip) => Some(ip.to_string()),
-        }
+        host(&self.url)
+    }
+
+    /// Takes all hosts, in order, each with its port if it has one. Who never asks for them gets an error from
+    /// [`finish`](Self::finish) if there are several.
+    pub fn take_hosts(&mut self) -> Vec<(String, Option<u16>)> {
+        let more = std::mem::take(&mut self.more_hosts);
+        let all = std::iter::once(&self.url).chain(&more);
+        all.filter_map(|url| Some((host(url)?, url.port())))
+            .collect()
     }
 
     /// What stands after the host, percent-decoded: empty, or a slash and the rest.
@@ -232,11 +247,15 @@ impl BackendUrl {
             .ok_or_else(|| config(format!("option {key:?} must be a time such as 500ms or 5s")))
     }
 
-    /// Ends the reading: every option must have been taken.
+    /// Ends the reading: every option must have been taken, and every host if there are several.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] that names the first unknown key, the nearest known one and all known ones.
     pub fn finish(self) -> Result<()> {
+        if !self.more_hosts.is_empty() {
+            let message = format!("{}:// takes one host", self.scheme());
+            return Err(config(message));
+        }
         let Some(unknown) = self.options.keys().next() else {
             return Ok(());
         };
@@ -276,6 +295,31 @@ impl fmt::Debug for BackendUrl {
 
 fn config(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Config, "broker url", message)
+}
+
+/// The URL with the first of its hosts, and a URL for each of the others.
+fn split_hosts(text: &str) -> (Cow<'_, str>, Vec<String>) {
+    let whole = (Cow::Borrowed(text), Vec::new());
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return whole;
+    };
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (login, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
+    let mut hosts = hosts.split(',');
+    let first = hosts.next().unwrap_or_default();
+    let more: Vec<String> = hosts.map(|host| format!("{scheme}://{host}")).collect();
+    if more.is_empty() {
+        return whole;
+    }
+    (format!("{scheme}://{login}{first}{tail}").into(), more)
+}
+
+fn host(url: &Url) -> Option<String> {
+    match url.host()? {
+        url::Host::Domain(name) => Some(decode(name)).filter(|name| !name.is_empty()),
+        url::Host::Ipv4(ip) => Some(ip.to_string()),
+        url::Host::Ipv6(ip) => Some(ip.to_string()),
+    }
 }
 
 fn decode(text: &str) -> String {
@@ -363,6 +407,32 @@ mod tests {
         assert_eq!(parts("redis://h:1/0"), (host("h"), "/0".to_owned()));
         assert_eq!(parts("redis://[::1]"), (host("::1"), String::new()));
         assert_eq!(parts("redis+unix:///a%20b"), (None, "/a b".to_owned()));
+    }
+
+    #[test]
+    fn several_hosts_are_for_those_who_ask() {
+        let url = "redis+cluster://u:p,w@a:1,[::1]:2,c/0?x=1";
+        let mut several = BackendUrl::parse(url).unwrap();
+        assert_eq!(several.password().as_deref(), Some("p,w"));
+        assert_eq!(
+            (several.path().as_str(), several.take("x")),
+            ("/0", Some("1".into()))
+        );
+        let host = |name: &str, port| (name.to_owned(), port);
+        let hosts = [host("a", Some(1)), host("::1", Some(2)), host("c", None)];
+        assert_eq!(several.take_hosts(), hosts);
+        assert!(several.finish().is_ok());
+        let error = BackendUrl::parse("redis://a,b").unwrap().finish();
+        let error = error.unwrap_err().to_string();
+        assert_eq!(error, "broker url: redis:// takes one host");
+        assert!(BackendUrl::parse("redis://a,b:s3cret").is_err());
+        // A comma elsewhere separates nothing.
+        assert!(
+            BackendUrl::parse("redis+unix:///a,b?c=d,e")
+                .unwrap()
+                .host()
+                .is_none()
+        );
     }
 
     #[test]

@@ -210,10 +210,7 @@ impl RedisSentinel {
             return false;
         }
         role(replica, &["slave", "127.0.0.1", &port, "connected"])
-            && self
-                .sentinels
-                .iter()
-                .all(|sentinel| could_fail_over(sentinel))
+            && self.sentinels.iter().all(could_fail_over)
     }
 
     fn switched_from(&self, port: u16) -> Result<()> {
