@@ -1,0 +1,110 @@
+//! One server of a cluster, in each of the ways that are compared.
+
+mod adapter;
+mod emitter;
+mod raw;
+
+use std::{future::Future, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use socketioxide_core::Value;
+
+pub(crate) use self::{
+    adapter::{fred, ours, sio_redis},
+    raw::raw_redis,
+};
+use crate::heard::Heard;
+
+/// What carries the messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    /// This project's adapter; the URL tells the backend.
+    Ours {
+        /// Each call waits for the broker.
+        confirmed: bool,
+    },
+    /// socketioxide-redis with its `redis` driver.
+    SioRedis,
+    /// socketioxide-redis with its `fred` driver.
+    SioFred,
+    /// redis-rs without any adapter: one PUBLISH for each message.
+    RawRedis,
+}
+
+/// What a process is to be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Role {
+    pub(crate) kind: Kind,
+    pub(crate) url: String,
+    /// Servers in this process.
+    pub(crate) nodes: usize,
+    /// Namespaces of each.
+    pub(crate) namespaces: usize,
+    /// Sockets of each in its first namespace.
+    pub(crate) sockets: usize,
+    pub(crate) count_allocations: bool,
+}
+
+impl Role {
+    pub(crate) const fn new(kind: Kind, url: String) -> Self {
+        Self {
+            kind,
+            url,
+            nodes: 1,
+            namespaces: 1,
+            sockets: 0,
+            count_allocations: false,
+        }
+    }
+
+    #[must_use]
+    pub(crate) const fn with_sockets(mut self, sockets: usize) -> Self {
+        self.sockets = sockets;
+        self
+    }
+
+    #[must_use]
+    pub(crate) const fn with_nodes(mut self, nodes: usize) -> Self {
+        self.nodes = nodes;
+        self
+    }
+
+    #[must_use]
+    pub(crate) const fn with_namespaces(mut self, namespaces: usize) -> Self {
+        self.namespaces = namespaces;
+        self
+    }
+}
+
+pub(crate) type Result<T, E = String> = std::result::Result<T, E>;
+
+/// The operations that are measured.
+pub(crate) trait Node: Send + Sync + 'static {
+    /// `io.emit(..)`.
+    fn send(&self, message: Value) -> impl Future<Output = Result<()>> + Send;
+
+    /// `io.fetch_sockets()`; how many were found.
+    fn fetch(&self) -> impl Future<Output = Result<usize>> + Send {
+        async { Err("not supported".to_owned()) }
+    }
+
+    /// `io.emit_with_ack(..)`; how many answered.
+    fn ack(&self, _message: Value) -> impl Future<Output = Result<usize>> + Send {
+        async { Err("not supported".to_owned()) }
+    }
+
+    /// Messages that this node knows to be lost and has told the application.
+    fn reported(&self) -> u64 {
+        0
+    }
+}
+
+/// Servers of one kind, and what they hear together.
+pub(crate) struct Nodes<N> {
+    pub(crate) nodes: Vec<Arc<N>>,
+    pub(crate) heard: Arc<Heard>,
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

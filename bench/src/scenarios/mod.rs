@@ -1,0 +1,235 @@
+//! What is measured, and of whom.
+
+mod allocations;
+mod bursts;
+mod latency;
+mod memory;
+mod requests;
+mod scaling;
+mod throughput;
+
+use clap::ValueEnum;
+
+use crate::{
+    broker::Broker,
+    child::{Answer, Command, Load, Used},
+    heard::Latency,
+    node::{Kind, Result, Role},
+    process::Child,
+    results::{Key, Results},
+};
+
+/// The scenarios, by the name on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    Throughput,
+    Latency,
+    Requests,
+    Bursts,
+    Allocations,
+    Memory,
+    Scaling,
+}
+
+impl Scenario {
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::Throughput => "throughput",
+            Self::Latency => "latency",
+            Self::Requests => "requests",
+            Self::Bursts => "bursts",
+            Self::Allocations => "allocations",
+            Self::Memory => "memory",
+            Self::Scaling => "scaling",
+        }
+    }
+
+    pub(crate) fn run(self, bench: &mut Bench) -> Result<()> {
+        match self {
+            Self::Throughput => throughput::run(bench),
+            Self::Latency => latency::run(bench),
+            Self::Requests => requests::run(bench),
+            Self::Bursts => bursts::run(bench),
+            Self::Allocations => allocations::run(bench),
+            Self::Memory => memory::run(bench),
+            Self::Scaling => scaling::run(bench),
+        }
+    }
+}
+
+/// Somebody who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subject {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+}
+
+pub(crate) const QUEUED: Subject = Subject {
+    name: "queued",
+    kind: Kind::Ours { confirmed: false },
+};
+pub(crate) const CONFIRMED: Subject = Subject {
+    name: "confirmed",
+    kind: Kind::Ours { confirmed: true },
+};
+pub(crate) const SIO_REDIS: Subject = Subject {
+    name: BASE,
+    kind: Kind::SioRedis,
+};
+pub(crate) const SIO_FRED: Subject = Subject {
+    name: "socketioxide-redis (fred)",
+    kind: Kind::SioFred,
+};
+pub(crate) const RAW_REDIS: Subject = Subject {
+    name: "redis-rs alone",
+    kind: Kind::RawRedis,
+};
+/// The subject that ratios are to.
+pub(crate) const BASE: &str = "socketioxide-redis";
+
+/// A run: the broker, how much of everything, and what came out.
+pub(crate) struct Bench {
+    pub(crate) broker: Broker,
+    pub(crate) rounds: usize,
+    /// Only a sign that everything runs.
+    pub(crate) quick: bool,
+    /// Only cases whose name contains it.
+    pub(crate) filter: Option<String>,
+    pub(crate) results: Results,
+}
+
+/// What one measurement of publishing came to.
+pub(crate) struct Measured {
+    pub(crate) sent: u64,
+    pub(crate) failed: u64,
+    pub(crate) received: u64,
+    /// From the first message made to the last one heard.
+    pub(crate) seconds: f64,
+    pub(crate) latency: Latency,
+    pub(crate) publisher: Used,
+    pub(crate) receiver: Used,
+    pub(crate) broker_nanos: u64,
+    /// Lost messages that the application was told of.
+    pub(crate) reported: u64,
+}
+
+impl Bench {
+    /// Measures each subject in each case, in rounds: the subjects take turns, each round begins with another one.
+    pub(crate) fn alternate<C: Copy>(
+        &mut self,
+        cases: &[(String, C)],
+        subjects: &[Subject],
+        mut measure: impl FnMut(&mut Self, Cell<'_>, C) -> Result<()>,
+    ) {
+        for round in 0..self.rounds {
+            for (case, value) in cases {
+                if self
+                    .filter
+                    .as_ref()
+                    .is_some_and(|part| !case.contains(part))
+                {
+                    continue;
+                }
+                for turn in 0..subjects.len() {
+                    let subject = subjects[(round + turn) % subjects.len()];
+                    let cell = Cell {
+                        subject,
+                        case,
+                        round,
+                    };
+                    if let Err(error) = measure(self, cell, *value) {
+                        eprintln!("round {round}, {case}, {}: {error}", subject.name);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn add(&mut self, scenario: Scenario, cell: Cell<'_>, metric: &str, value: f64) {
+        let key = Key {
+            scenario: scenario.title().to_owned(),
+            metric: metric.to_owned(),
+            case: cell.case.to_owned(),
+            subject: cell.subject.name.to_owned(),
+        };
+        self.results.add(key, cell.round, value);
+    }
+
+    /// A publisher and a receiver, each a process of its own.
+    pub(crate) fn pair(&self, subject: Subject, count_allocations: bool) -> Result<Pair> {
+        let mut role = Role::new(subject.kind, self.broker.url());
+        role.count_allocations = count_allocations;
+        Ok(Pair {
+            receiver: Child::start(&role.clone().with_sockets(1))?,
+            publisher: Child::start(&role)?,
+        })
+    }
+}
+
+/// One subject in one case in one round.
+#[derive(Clone, Copy)]
+pub(crate) struct Cell<'a> {
+    pub(crate) subject: Subject,
+    pub(crate) case: &'a str,
+    pub(crate) round: usize,
+}
+
+/// A publisher and a receiver.
+pub(crate) struct Pair {
+    pub(crate) publisher: Child,
+    pub(crate) receiver: Child,
+}
+
+impl Pair {
+    /// Publishes, and waits for what arrives.
+    pub(crate) fn publish(&mut self, broker: &Broker, load: Load, every: u64) -> Result<Measured> {
+        self.receiver.ask(Command::Listen { every })?;
+        let broker_before = broker.cpu_nanos();
+        let published = self.publisher.ask(Command::Publish(load))?;
+        let Answer::Published {
+            sent,
+            failed,
+            error,
+            started,
+            used: publisher,
+            reported: unsent,
+        } = published
+        else {
+            return Err(format!("unexpected answer {published:?}"));
+        };
+        if let Some(error) = error {
+            eprintln!("{failed} of {} failed, the first: {error}", sent + failed);
+        }
+        let heard = self.receiver.ask(Command::Heard { expect: sent })?;
+        let Answer::Heard {
+            count,
+            last,
+            latency,
+            used: receiver,
+            reported: lost,
+        } = heard
+        else {
+            return Err(format!("unexpected answer {heard:?}"));
+        };
+        Ok(Measured {
+            sent,
+            failed,
+            received: count,
+            seconds: last.saturating_sub(started) as f64 / 1e9,
+            latency,
+            publisher,
+            receiver,
+            broker_nanos: broker.cpu_nanos() - broker_before,
+            reported: unsent + lost,
+        })
+    }
+}
+
+/// Messages that were accepted and never came, and those of them that nobody was told of.
+fn add_losses(bench: &mut Bench, scenario: Scenario, cell: Cell<'_>, measured: &Measured) {
+    let lost = measured.sent.saturating_sub(measured.received);
+    let silent = lost.saturating_sub(measured.reported);
+    let share = |count: u64| count as f64 / measured.sent as f64 * 100.0;
+    bench.add(scenario, cell, "accepted and lost, %", share(lost));
+    bench.add(scenario, cell, "lost without a report, %", share(silent));
+}
