@@ -3,6 +3,7 @@
 use std::io;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
 use tokio::net::TcpStream;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
@@ -28,11 +29,22 @@ impl Frame {
         bytes.freeze()
     }
 
-    /// Reads a frame; the payload is a part of `bytes`.
+    /// Reads the next frame of a connection.
     ///
     /// # Errors
-    /// If it is no frame.
-    pub fn decode(bytes: BytesMut) -> io::Result<Self> {
+    /// If the connection ends or breaks, or if what comes is no frame.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn read(
+        connection: &mut (impl Stream<Item = io::Result<BytesMut>> + Unpin),
+    ) -> io::Result<Self> {
+        let bytes = connection.next().await;
+        Self::decode(bytes.ok_or(io::ErrorKind::UnexpectedEof)??)
+    }
+
+    /// The payload is a part of `bytes`.
+    fn decode(bytes: BytesMut) -> io::Result<Self> {
         let mut bytes = bytes.freeze();
         let no_frame = || io::Error::from(io::ErrorKind::InvalidData);
         let client = bytes.try_get_u64()?;

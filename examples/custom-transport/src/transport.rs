@@ -29,12 +29,8 @@ use crate::protocol::{Frame, framed};
 
 /// Every call, and every attempt to connect, ends by then.
 const CALL: Duration = Duration::from_secs(5);
-/// The hub is asked for a sign of life this often ...
+/// The hub is asked for a sign of life this often; a connection that is silent for four times as long is dead.
 const PING: Duration = Duration::from_millis(500);
-/// ... and a connection that is silent for so long is dead.
-const SILENCE: Duration = Duration::from_secs(2);
-/// Largest payload in bytes.
-const MAX_PAYLOAD: usize = 256 << 10;
 /// How many frames may wait to be sent, and how many to come back. The next one is refused.
 const WAITING: usize = 1_024;
 
@@ -52,10 +48,15 @@ struct Shared {
     address: String,
     prefix: String,
     client: u64,
-    /// Leads to the present session, which has ended if nobody receives: a frame to send, and who waits for it.
-    queue: Mutex<mpsc::Sender<(Bytes, oneshot::Sender<()>)>>,
-    subscriptions: Mutex<Vec<(String, SubscriptionSender)>>,
+    /// Leads to the present session, which has ended if nobody receives.
+    queue: Mutex<mpsc::Sender<Request>>,
+    /// What is wanted in every session: the name of a topic, and where its payloads go.
+    subscriptions: Mutex<Vec<Wanted>>,
 }
+
+type Wanted = (String, SubscriptionSender);
+/// A frame to send; once it has come back, who is told, and what is wanted from then on.
+type Request = (Bytes, oneshot::Sender<()>, Option<Wanted>);
 
 impl HubTransport {
     /// Connects to the hub at `address`, a host and a port. Transports with the same `prefix` are one cluster.
@@ -90,13 +91,12 @@ impl HubTransport {
 
     /// Sends a frame to everybody and waits until it has come back: then the hub had it. It is put into the queue by the
     /// first poll, so the order is that of these.
-    async fn send(&self, step: &'static str, topic: &str, payload: &[u8]) -> Result<()> {
+    async fn send(&self, step: &'static str, frame: Bytes, wanted: Option<Wanted>) -> Result<()> {
         let (back, arrival) = oneshot::channel();
-        let frame = Frame::encode(self.shared.client, topic, payload);
         if self.link.watch().state() == LinkState::Closed {
             return Err(error(ErrorKind::Closed, step, "the transport was closed"));
         }
-        let queued = lock(&self.shared.queue).try_send((frame, back));
+        let queued = lock(&self.shared.queue).try_send((frame, back, wanted));
         queued.map_err(|refused| match refused {
             TrySendError::Full(_) => error(ErrorKind::Full, step, "the hub is too slow"),
             TrySendError::Closed(_) => error(ErrorKind::LinkDown, step, "the hub is away"),
@@ -119,24 +119,25 @@ impl Transport for HubTransport {
         Capabilities::new(Delivery::AtMostOnce)
             .with_confirms(true)
             .with_total_order(true)
-            .with_max_payload(MAX_PAYLOAD)
+            .with_max_payload(256 << 10)
     }
 
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
-        if payload.len() > MAX_PAYLOAD {
+        if payload.len() > self.capabilities().max_payload {
             return Err(error(ErrorKind::TooLarge, "publish", "over 256 KiB"));
         }
         let name = format!("{}{topic}", self.shared.prefix);
-        self.send("publish", &name, &payload).await?;
+        let frame = Frame::encode(self.shared.client, &name, &payload);
+        self.send("publish", frame, None).await?;
         Ok(Receipt::default())
     }
 
     async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
         let (sender, subscription) = Subscription::channel(BufferLimits::default());
-        let name = format!("{}{topic}", self.shared.prefix);
-        lock(&self.shared.subscriptions).push((name, sender));
-        // The hub sends everything to everybody: all that remains to be known is that it is there.
-        self.send("subscribe", "", b"").await?;
+        // The hub sends everything to everybody. What comes before this frame was published before, and is not wanted.
+        let wanted = Some((format!("{}{topic}", self.shared.prefix), sender));
+        let ping = Frame::encode(self.shared.client, "", b"");
+        self.send("subscribe", ping, wanted).await?;
         Ok(subscription)
     }
 
@@ -147,9 +148,8 @@ impl Transport for HubTransport {
     async fn close(&self) -> Result<()> {
         self.link.closed(None);
         self.task.abort();
-        for (_, sender) in lock(&self.shared.subscriptions).drain(..) {
-            sender.end();
-        }
+        let mut subscriptions = lock(&self.shared.subscriptions);
+        subscriptions.drain(..).for_each(|(_, sender)| sender.end());
         Ok(())
     }
 }
@@ -167,20 +167,19 @@ async fn serve(shared: &Shared, up: SessionUp) -> io::Result<Infallible> {
     let mut pings = interval(PING);
     let writing = async {
         loop {
-            let (frame, back) = tokio::select! {
+            let (frame, back, wanted) = tokio::select! {
                 Some(request) = requests.recv() => request,
-                _ = pings.tick() => (Frame::encode(shared.client, "", b""), oneshot::channel().0),
+                _ = pings.tick() => (Frame::encode(shared.client, "", b""), oneshot::channel().0, None),
             };
-            // First this: the frame may be back at once.
-            sent.send(back).await.map_err(io::Error::other)?;
+            // First this: the frame may be back at once. Who receives it lives as long as we do.
+            let _ = sent.send((back, wanted)).await;
             sink.send(frame).await?;
         }
     };
     let reading = async {
         let mut starting = Some((queue, up));
         loop {
-            let bytes = timeout(SILENCE, stream.next()).await?;
-            let frame = Frame::decode(bytes.ok_or(io::ErrorKind::UnexpectedEof)??)?;
+            let frame = timeout(4 * PING, Frame::read(&mut stream)).await??;
             lock(&shared.subscriptions).retain(|(topic, sender)| {
                 if starting.is_some() {
                     sender.resumed(Continuity::Unknown);
@@ -196,8 +195,10 @@ async fn serve(shared: &Shared, up: SessionUp) -> io::Result<Infallible> {
                 up.up();
             }
             // Our own frames come back in the order in which they were sent.
-            if frame.client == shared.client {
-                let _ = waiting.try_recv().map(|back| back.send(()));
+            let own = (frame.client == shared.client).then(|| waiting.try_recv().ok());
+            if let Some((back, wanted)) = own.flatten() {
+                lock(&shared.subscriptions).extend(wanted);
+                let _ = back.send(());
             }
         }
     };

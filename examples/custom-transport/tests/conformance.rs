@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    process::{Child, Command, ExitCode},
+    process::{Child, Command, ExitCode, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -36,6 +36,7 @@ impl HubLab {
         let hub = self.hub.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = Command::new("kill")
             .args([signal, &hub.id().to_string()])
+            .stderr(Stdio::null())
             .status()?;
         sent.success()
             .then_some(())
