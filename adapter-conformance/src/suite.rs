@@ -38,12 +38,18 @@ where
         return libtest_mimic::run(&arguments, cases::all().map(trial).collect()).exit_code();
     }
     // The lab's own tasks live here; every case has a runtime of its own.
-    let suite = runtime(1).and_then(|runtime| {
-        let suite = runtime.block_on(async { Suite::new(start().await?).await })?;
-        Ok((Arc::new(suite), runtime))
-    });
-    let trials = match &suite {
-        Ok((suite, _)) => cases::all().map(|case| trial(suite, case)).collect(),
+    let runtime = runtime(1);
+    let suite = match &runtime {
+        Ok(runtime) => runtime.block_on(async { Suite::new(start().await?).await.map(Arc::new) }),
+        Err(error) => Err(error.to_string().into()),
+    };
+    libtest_mimic::run(&arguments, trials(&suite)).exit_code()
+}
+
+/// One trial per case; without a suite, each of them fails.
+fn trials(suite: &LabResult<Arc<Suite>>) -> Vec<Trial> {
+    match suite {
+        Ok(suite) => cases::all().map(|case| trial(suite, case)).collect(),
         Err(error) => {
             let message = format!("the lab did not start: {error}");
             let fail = |case: &Case| {
@@ -52,8 +58,7 @@ where
             };
             cases::all().map(fail).collect()
         }
-    };
-    libtest_mimic::run(&arguments, trials).exit_code()
+    }
 }
 
 fn trial(suite: &Arc<Suite>, case: &'static Case) -> Trial {
@@ -205,4 +210,69 @@ fn runtime(threads: usize) -> LabResult<Runtime> {
         .worker_threads(threads)
         .enable_all()
         .build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use socketioxide_adapter_core::transport::Transport;
+
+    use super::*;
+    use crate::MemoryLab;
+
+    /// A lab that can connect, or not even that.
+    struct PoorLab(Option<MemoryLab>);
+
+    #[async_trait]
+    impl Lab for PoorLab {
+        async fn connect(&self, prefix: &str) -> LabResult<Arc<dyn Transport>> {
+            let memory = self
+                .0
+                .as_ref()
+                .ok_or("install the broker: apt install broker")?;
+            memory.connect(prefix).await
+        }
+    }
+
+    fn suite(lab: PoorLab) -> LabResult<Suite> {
+        runtime(1)?.block_on(Suite::new(lab))
+    }
+
+    #[test]
+    fn a_lab_that_cannot_connect_is_an_error_that_says_why() {
+        let error = suite(PoorLab(None)).unwrap_err().to_string();
+        assert_eq!(error, "install the broker: apt install broker");
+    }
+
+    #[test]
+    fn without_faults_their_cases_are_ignored_with_the_reason_and_the_others_run() {
+        let suite = suite(PoorLab(Some(MemoryLab::new()))).unwrap();
+        let outcome = suite.run("transport::reconnect::the_link_follows_the_broker");
+        let reason = "not applicable: the lab cannot stop and start the broker";
+        assert_eq!(outcome, Outcome::Ignored(reason.into()));
+        let outcome = suite.run("transport::limits::an_empty_payload_arrives");
+        assert_eq!(outcome, Outcome::Passed);
+    }
+
+    #[test]
+    fn a_case_that_does_not_exist_fails() {
+        let suite = suite(PoorLab(Some(MemoryLab::new()))).unwrap();
+        assert!(matches!(suite.run("typo"), Outcome::Failed(_)));
+    }
+
+    #[test]
+    fn no_start_fails_every_case_that_is_selected() {
+        let trials = trials(&Err("no broker".into()));
+        assert_eq!(trials.len(), Suite::names().count());
+        let conclusion = libtest_mimic::run(&quiet("limits"), trials);
+        assert_eq!((conclusion.num_failed, conclusion.num_passed), (4, 0));
+    }
+
+    fn quiet(filter: &str) -> Arguments {
+        Arguments {
+            filter: Some(filter.into()),
+            logfile: Some("/dev/null".into()),
+            ..Arguments::default()
+        }
+    }
 }

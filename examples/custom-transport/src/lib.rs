@@ -34,13 +34,12 @@ pub const BACKEND: Backend = Backend {
 
 fn read(mut url: BackendUrl) -> Result<(String, String)> {
     let prefix = url.take("prefix");
-    let address = url.host().zip(url.url().port());
+    let address = url.url().host_str().zip(url.url().port());
+    let address = address.map(|(host, port)| format!("{host}:{port}"));
     url.finish()?;
     let expected = "expected a host and a port, such as hub://127.0.0.1:7000";
-    let missing = || Error::new(ErrorKind::Config, "hub: url", expected);
-    let (host, port) = address.ok_or_else(missing)?;
-    let prefix = prefix.unwrap_or_else(|| "socketioxide".to_owned());
-    Ok((format!("{host}:{port}"), prefix))
+    let address = address.ok_or_else(|| Error::new(ErrorKind::Config, "hub: url", expected))?;
+    Ok((address, prefix.unwrap_or_else(|| "socketioxide".to_owned())))
 }
 
 #[cfg(doctest)]
