@@ -19,6 +19,18 @@ pub fn registry() -> Registry {
             "valkey+unix",
         ],
     );
+    #[cfg(feature = "redis-streams")]
+    let registry = registry.with(socketioxide_adapter_redis_streams::BACKEND);
+    #[cfg(not(feature = "redis-streams"))]
+    let registry = registry.with_disabled(
+        "redis-streams",
+        &[
+            "redis+streams",
+            "rediss+streams",
+            "valkey+streams",
+            "valkeys+streams",
+        ],
+    );
     registry
 }
 

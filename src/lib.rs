@@ -33,6 +33,7 @@
 //! | --- | --- | --- |
 //! | `memory://name` | always there | [`socketioxide_adapter_core::memory`] |
 //! | `redis://`, `rediss://`, `redis+unix://` | `redis` (default) | `socketioxide-adapter-redis` |
+//! | `redis+streams://`, `rediss+streams://` | `redis-streams` | `socketioxide-adapter-redis-streams` |
 //!
 //! # What holds
 //!

@@ -53,6 +53,10 @@ async fn the_table_of_guarantees_is_what_the_backends_declare() {
     let backends = [
         ("in memory", "memory://readme".to_owned()),
         ("Redis Pub/Sub", redis.url()),
+        (
+            "Redis Streams",
+            redis.url().replace("redis://", "redis+streams://"),
+        ),
     ];
     let mut declared = BTreeMap::new();
     for (name, url) in backends {

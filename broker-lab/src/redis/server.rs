@@ -1,8 +1,8 @@
 //! One `redis-server`: alone, a part of something larger, or a sentinel.
 
 use std::{
-    env, fmt, fs,
-    path::PathBuf,
+    env, fmt, fs, io,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -66,6 +66,12 @@ impl RedisBuilder {
     pub fn tls(mut self) -> Self {
         self.tls = true;
         self
+    }
+
+    /// Writes everything to disk as well (AOF): what was answered survives [`Redis::kill`].
+    #[must_use]
+    pub fn append_only(self) -> Self {
+        self.config("appendonly yes")
     }
 
     /// Like [`tls`](Self::tls), with certificates that other servers have as well; speaks TLS with these too.
@@ -268,6 +274,31 @@ impl Redis {
             .map_err(|error| Error::io("wipe", &error))
     }
 
+    /// Keeps a copy of the data folder, for [`roll_back`](Self::roll_back).
+    ///
+    /// # Errors
+    /// If the server is running, or the folder cannot be copied.
+    pub fn save(&self) -> Result<()> {
+        self.copy_data("data", "saved")
+    }
+
+    /// Puts the data folder back to what it was at [`save`](Self::save).
+    ///
+    /// # Errors
+    /// If the server is running, or the folder cannot be copied.
+    pub fn roll_back(&self) -> Result<()> {
+        self.copy_data("saved", "data")
+    }
+
+    fn copy_data(&self, from: &str, to: &str) -> Result<()> {
+        if self.lock().is_some() {
+            return Err(Error::new("redis-server is running"));
+        }
+        let (from, to) = (self.dir.path().join(from), self.dir.path().join(to));
+        let _ = fs::remove_dir_all(&to);
+        copy(&from, &to).map_err(|error| Error::io("copy", &error))
+    }
+
     /// Closes all client connections of a kind from the server's side; returns how many.
     ///
     /// # Errors
@@ -330,6 +361,20 @@ impl Redis {
     fn lock(&self) -> MutexGuard<'_, Option<Process>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 fn down() -> Error {

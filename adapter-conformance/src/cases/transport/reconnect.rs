@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use socketioxide_adapter_core::{
     ErrorKind, NodeId,
-    transport::{Continuity, Event, LinkState, Topic},
+    transport::{Continuity, Event, LinkState, Replay, Topic},
 };
 
 use crate::{
@@ -201,18 +201,19 @@ async fn a_deaf_session_is_made_anew_once_suspected(context: Context) -> Verdict
     proxy.set_to_client(Way::default());
     up_after(&listener, before).await?;
     let events = inbox.fence(&talker, &topic).await?;
-    let only_resumed = events
-        .iter()
-        .all(|event| matches!(event, Event::Resumed(_)));
+    let (first, rest) = events.split_first().unzip();
     ensure!(
-        only_resumed && !events.is_empty(),
+        matches!(first, Some(Event::Resumed(_))),
         "expected Resumed, got {}",
-        show(
-            events
-                .iter()
-                .find(|event| !matches!(event, Event::Resumed(_)))
-        )
+        show(first)
     );
+    let replays = listener.capabilities().replay != Replay::None;
+    let unheard = |event: &Event| *event == Event::Message(Bytes::from_static(b"unheard"));
+    let other = rest.into_iter().flatten().find(|event| {
+        let belongs = matches!(event, Event::Resumed(_)) || (replays && unheard(event));
+        !belongs
+    });
+    ensure!(other.is_none(), "unexpected {} after Resumed", show(other));
     Ok(())
 }
 
