@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use socketioxide::{BroadcastError, EmitWithAckError, socket::RemoteActionError};
 use socketioxide_adapter_core::transport::Event;
 
 use crate::LabError;
@@ -15,7 +16,25 @@ pub(crate) struct Failure(pub(crate) String);
 
 impl From<socketioxide_adapter_core::Error> for Failure {
     fn from(error: socketioxide_adapter_core::Error) -> Self {
-        Self(format!("the transport failed: {error:?}"))
+        Self(format!("an operation failed: {error:?}"))
+    }
+}
+
+impl From<BroadcastError> for Failure {
+    fn from(error: BroadcastError) -> Self {
+        Self(format!("an emit failed: {error:?}"))
+    }
+}
+
+impl From<RemoteActionError> for Failure {
+    fn from(error: RemoteActionError) -> Self {
+        Self(format!("an operation on a remote socket failed: {error:?}"))
+    }
+}
+
+impl From<EmitWithAckError> for Failure {
+    fn from(error: EmitWithAckError) -> Self {
+        Self(format!("an emit with acknowledgements failed: {error:?}"))
     }
 }
 

@@ -14,7 +14,10 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Error as WebSocketError, Message, protocol::Role},
+    tungstenite::{
+        Error as WebSocketError, Message,
+        protocol::{Role, WebSocketConfig},
+    },
 };
 
 use super::{
@@ -75,6 +78,7 @@ pub enum Reply {
 /// its connection.
 pub struct Client {
     sid: Sid,
+    namespace: String,
     arrivals: Arc<Log<Arrival>>,
     /// Ends with the client.
     _task: JoinSet<()>,
@@ -92,8 +96,11 @@ impl Client {
         tower_service::Service::call(&mut service, (theirs, request)).await?;
         let arrivals = Arc::new(Log::new());
         let (connected, is_connected) = oneshot::channel();
+        let unlimited = WebSocketConfig::default()
+            .max_message_size(None)
+            .max_frame_size(None);
         let session = Session {
-            socket: WebSocketStream::from_raw_socket(ours, Role::Client, None).await,
+            socket: WebSocketStream::from_raw_socket(ours, Role::Client, Some(unlimited)).await,
             namespace: namespace.to_owned(),
             reply,
             arrivals: arrivals.clone(),
@@ -105,6 +112,7 @@ impl Client {
         let sid = is_connected.await.map_err(gone)??;
         Ok(Self {
             sid: sid.parse()?,
+            namespace: namespace.to_owned(),
             arrivals,
             _task: task,
         })
@@ -113,6 +121,11 @@ impl Client {
     /// The id of the socket on the server.
     pub const fn sid(&self) -> Sid {
         self.sid
+    }
+
+    /// The namespace it is connected to.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// Everything that has arrived.
