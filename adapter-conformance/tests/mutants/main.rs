@@ -38,7 +38,9 @@ fn try_mutant(bug: Bug, expected: &[&str]) -> Result<(), Failed> {
     let mut failed = BTreeSet::new();
     let mut report = String::new();
     for name in Suite::names() {
-        let short = name.trim_start_matches("transport::");
+        let Some(short) = name.strip_prefix("transport::") else {
+            continue;
+        };
         if short == ALONE && !expected.contains(&ALONE) {
             continue;
         }

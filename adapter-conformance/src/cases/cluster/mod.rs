@@ -2,10 +2,17 @@
 
 mod acks;
 mod broadcast;
+mod forge;
+mod link;
+mod loss;
+mod membership;
+mod namespaces;
 mod queries;
 mod sockets;
 pub(in crate::cases) mod stage;
 pub(in crate::cases) mod tap;
+mod trust;
+mod versions;
 
 use super::Case;
 
@@ -15,4 +22,10 @@ pub(super) const GROUPS: &[&[Case]] = &[
     acks::CASES,
     sockets::CASES,
     queries::CASES,
+    namespaces::CASES,
+    membership::CASES,
+    loss::CASES,
+    link::CASES,
+    trust::CASES,
+    versions::CASES,
 ];

@@ -1,6 +1,12 @@
 //! What cases about clusters work with: nodes that know each other, and fences that prove what did not arrive.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::try_join_all;
 use socketioxide::BroadcastError;
@@ -164,6 +170,20 @@ pub(crate) async fn hears(client: &Client, word: &str) -> Verdict {
             .any(|arrival| is(arrival, SAID) && arrival.text() == Some(word))
     });
     within(patience(), &format!("the arrival of {word:?}"), heard).await
+}
+
+/// Says words until one arrives, for nodes that are about to hear again; returns how many were said.
+pub(crate) async fn say_until_heard(node: &Node, client: &Client) -> Verdict<u64> {
+    let (before, said) = (heard_so_far(client).len(), AtomicU64::new(0));
+    let heard = async || {
+        let number = said.fetch_add(1, Ordering::Relaxed);
+        // Whether it was accepted does not matter: it arrives, or a later one does.
+        let _ = say(node, &format!("again {number}")).await;
+        Ok(heard_so_far(client).len() > before)
+    };
+    let wait = patience() + Duration::from_secs(10);
+    eventually(wait, "an emit being heard again", heard).await?;
+    Ok(said.into_inner())
 }
 
 /// Waits until a client is disconnected.

@@ -55,11 +55,6 @@ impl Outgoing<'_> {
     pub(crate) const fn is_data(&self) -> bool {
         matches!(self.topic, Topic::Namespace(_)) && matches!(self.head.kind, FrameKind::Data)
     }
-
-    /// Whether it tells only where the lane of a namespace stands.
-    pub(crate) const fn is_tail(&self) -> bool {
-        matches!(self.head.kind, FrameKind::Tail)
-    }
 }
 
 type Rule = Box<dyn FnMut(&Outgoing<'_>) -> Fate + Send>;
