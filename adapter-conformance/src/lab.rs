@@ -107,6 +107,8 @@ pub enum Ability {
     Cut,
     /// [`Faults::wipe`].
     Wipe,
+    /// [`Faults::retain`].
+    Retain,
 }
 
 impl fmt::Display for Ability {
@@ -117,6 +119,7 @@ impl fmt::Display for Ability {
             Self::Freeze => "freeze the broker",
             Self::Cut => "cut the connections at the broker",
             Self::Wipe => "wipe the broker's data",
+            Self::Retain => "limit what the broker retains",
         })
     }
 }
@@ -167,6 +170,13 @@ pub trait Faults: Send + Sync {
     /// Restarts the broker without its data.
     async fn wipe(&self) -> LabResult {
         unsupported(Ability::Wipe)
+    }
+
+    /// Limits what the broker retains of each topic, in clusters whose first node connects from now on and until
+    /// [`restore`](Self::restore): at least so many small payloads, and less than ten times as many.
+    async fn retain(&self, payloads: u64) -> LabResult {
+        let _ = payloads;
+        unsupported(Ability::Retain)
     }
 }
 

@@ -3,27 +3,43 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     process::ExitCode,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
 use socketioxide_adapter_conformance::{Ability, Faults, Lab, LabResult};
 use socketioxide_adapter_core::{backend::BackendUrl, transport::Transport};
-use socketioxide_adapter_redis_streams::{RedisStreamsTransport, StreamsConfig};
+use socketioxide_adapter_redis_streams::{RedisStreamsTransport, Retention, StreamsConfig};
 use socketioxide_broker_lab::Redis;
 use tokio::task::block_in_place;
 
 fn main() -> ExitCode {
-    socketioxide_adapter_conformance::main(async || {
-        Ok(RedisLab(Redis::builder().append_only().start()?))
-    })
+    socketioxide_adapter_conformance::main(async || RedisLab::start())
 }
 
-struct RedisLab(Redis);
+struct RedisLab {
+    redis: Redis,
+    /// Entries per log; 0 is the default.
+    retained: AtomicU64,
+}
 
 impl RedisLab {
+    fn start() -> LabResult<Self> {
+        Ok(Self {
+            // Logs are trimmed in steps of a node, which is 100 entries by default.
+            redis: Redis::builder()
+                .append_only()
+                .config("stream-node-max-entries 20")
+                .start()?,
+            retained: AtomicU64::new(0),
+        })
+    }
+
     fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.0.port()).into()
+        (Ipv4Addr::LOCALHOST, self.redis.port()).into()
     }
 }
 
@@ -49,6 +65,10 @@ impl Lab for RedisLab {
         let url = BackendUrl::parse(&format!("redis+streams://{endpoint}"))?;
         let mut config = StreamsConfig::from_url(url)?;
         config.redis = config.redis.with_prefix(prefix);
+        match self.retained.load(Ordering::Relaxed) {
+            0 => {}
+            retained => config.retention = Retention::Length(retained),
+        }
         Ok(Arc::new(RedisStreamsTransport::connect(config).await?))
     }
 }
@@ -62,55 +82,62 @@ impl Faults for RedisLab {
             Ability::Freeze,
             Ability::Cut,
             Ability::Wipe,
+            Ability::Retain,
         ]
     }
 
     async fn restore(&self) -> LabResult {
+        self.retained.store(0, Ordering::Relaxed);
         block_in_place(|| {
             // Fails if the server is not running; then it is started below.
-            let _ = self.0.thaw();
-            match self.0.command(&["PING"]) {
+            let _ = self.redis.thaw();
+            match self.redis.command(&["PING"]) {
                 Ok(_) => Ok(()),
-                Err(_) => Ok(self.0.restart()?),
+                Err(_) => Ok(self.redis.restart()?),
             }
         })
     }
 
     async fn restart(&self) -> LabResult {
         block_in_place(|| {
-            self.0.kill()?;
-            Ok(self.0.restart()?)
+            self.redis.kill()?;
+            Ok(self.redis.restart()?)
         })
     }
 
     async fn stop(&self) -> LabResult {
-        block_in_place(|| Ok(self.0.kill()?))
+        block_in_place(|| Ok(self.redis.kill()?))
     }
 
     async fn start(&self) -> LabResult {
-        block_in_place(|| Ok(self.0.restart()?))
+        block_in_place(|| Ok(self.redis.restart()?))
     }
 
     async fn freeze(&self) -> LabResult {
-        Ok(self.0.freeze()?)
+        Ok(self.redis.freeze()?)
     }
 
     async fn thaw(&self) -> LabResult {
-        Ok(self.0.thaw()?)
+        Ok(self.redis.thaw()?)
     }
 
     async fn cut(&self) -> LabResult {
         // In one command, or a quick client would be cut twice. The lab itself comes over the unix socket.
         let address = self.address().to_string();
-        block_in_place(|| self.0.command(&["CLIENT", "KILL", "LADDR", &address]))?;
+        block_in_place(|| self.redis.command(&["CLIENT", "KILL", "LADDR", &address]))?;
         Ok(())
     }
 
     async fn wipe(&self) -> LabResult {
         block_in_place(|| {
-            self.0.kill()?;
-            self.0.wipe()?;
-            Ok(self.0.restart()?)
+            self.redis.kill()?;
+            self.redis.wipe()?;
+            Ok(self.redis.restart()?)
         })
+    }
+
+    async fn retain(&self, payloads: u64) -> LabResult {
+        self.retained.store(payloads, Ordering::Relaxed);
+        Ok(())
     }
 }

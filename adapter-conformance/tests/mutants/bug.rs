@@ -36,6 +36,32 @@ pub(crate) enum Bug {
     ForgetsWhatWasBufferedOnClose,
     LeavesATask,
     IgnoresSuspicion,
+    /// Nothing, in the transport with a log; the following have one too.
+    NoneWithALog,
+    ForgetsToResume,
+    ReplaysOnePage,
+    RepeatsTheReplay,
+    OverlooksTheTrimmed,
+    MiscountsTheTrimmed,
+    TakesANewLogForTheOld,
+    DropsInsteadOfWaiting,
+}
+
+impl Bug {
+    /// Whether the transport has a log.
+    pub(crate) const fn keeps(self) -> bool {
+        matches!(
+            self,
+            Self::NoneWithALog
+                | Self::ForgetsToResume
+                | Self::ReplaysOnePage
+                | Self::RepeatsTheReplay
+                | Self::OverlooksTheTrimmed
+                | Self::MiscountsTheTrimmed
+                | Self::TakesANewLogForTheOld
+                | Self::DropsInsteadOfWaiting
+        )
+    }
 }
 
 /// Every bug with the cases that must fail, without `transport::`; all others must pass. The slowest come first.
@@ -265,5 +291,61 @@ pub(crate) const EXPECTED: &[(Bug, &[&str])] = &[
     (
         Bug::IgnoresSuspicion,
         &["reconnect::a_suspected_session_is_made_anew"],
+    ),
+    (Bug::NoneWithALog, &[]),
+    (
+        Bug::ForgetsToResume,
+        &[
+            "loss::a_node_cut_off_alone_is_told_the_truth",
+            "loss::a_node_cut_off_gets_back_what_it_missed",
+            "replay::what_was_missed_comes_back_in_order",
+            "replay::a_second_outage_without_a_payload_between_brings_nothing_back",
+            "replay::an_outage_amid_the_replay_loses_nothing",
+            "replay::what_is_no_longer_retained_is_told_exactly",
+        ],
+    ),
+    (
+        Bug::ReplaysOnePage,
+        &[
+            "loss::a_node_cut_off_alone_is_told_the_truth",
+            "loss::a_node_cut_off_gets_back_what_it_missed",
+            "replay::what_was_missed_comes_back_in_order",
+            "replay::an_outage_amid_the_replay_loses_nothing",
+            "replay::what_is_no_longer_retained_is_told_exactly",
+        ],
+    ),
+    (
+        Bug::RepeatsTheReplay,
+        &[
+            "reconnect::restart_after_restart_nothing_wears_out",
+            "loss::restarts_under_load_lose_nothing_silently",
+            "loss::restarts_under_load_lose_nothing_that_was_accepted",
+            "loss::cuts_under_load_lose_nothing_silently",
+            "loss::a_node_cut_off_alone_is_told_the_truth",
+            "loss::a_node_cut_off_gets_back_what_it_missed",
+            "replay::what_was_missed_comes_back_in_order",
+            "replay::a_second_outage_without_a_payload_between_brings_nothing_back",
+            "replay::an_outage_amid_the_replay_loses_nothing",
+            "replay::what_is_no_longer_retained_is_told_exactly",
+        ],
+    ),
+    (
+        Bug::OverlooksTheTrimmed,
+        &["replay::what_is_no_longer_retained_is_told_exactly"],
+    ),
+    (
+        Bug::MiscountsTheTrimmed,
+        &["replay::what_is_no_longer_retained_is_told_exactly"],
+    ),
+    (
+        Bug::TakesANewLogForTheOld,
+        &["replay::a_wiped_log_is_told_and_delivery_goes_on"],
+    ),
+    (
+        Bug::DropsInsteadOfWaiting,
+        &[
+            "replay::an_outage_amid_the_replay_loses_nothing",
+            "replay::a_slow_reader_gets_everything_in_its_own_time",
+        ],
     ),
 ];

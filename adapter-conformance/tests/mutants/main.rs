@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a harness of its own is no `cfg(test)`
 
 mod bug;
+mod keeping;
 mod reading;
 mod transport;
 
@@ -9,11 +10,14 @@ use std::{collections::BTreeSet, process::ExitCode, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use libtest_mimic::{Arguments, Failed, Trial};
-use socketioxide_adapter_conformance::{Faults, Gate, Lab, LabResult, MemoryLab, Outcome, Suite};
-use socketioxide_adapter_core::transport::Transport;
+use socketioxide_adapter_conformance::{
+    Ability, Faults, Gate, Lab, LabResult, MemoryLab, Outcome, Suite,
+};
+use socketioxide_adapter_core::{memory::MemoryTransport, transport::Transport};
 
 use crate::{
     bug::{Bug, EXPECTED},
+    keeping::{Keeping, Logs},
     transport::{History, Mutant},
 };
 
@@ -44,10 +48,14 @@ fn try_mutant(bug: Bug, expected: &[&str]) -> Result<(), Failed> {
         if short == ALONE && !expected.contains(&ALONE) {
             continue;
         }
-        if let Outcome::Failed(reason) = suite.run(name) {
-            failed.insert(short);
-            report.push_str(&format!("  {short}: {reason}\n"));
-        }
+        let reason = match suite.run(name) {
+            Outcome::Passed => continue,
+            Outcome::Failed(reason) => reason,
+            Outcome::Ignored(reason) if bug.keeps() && short.starts_with("replay::") => reason,
+            Outcome::Ignored(_) => continue,
+        };
+        failed.insert(short);
+        report.push_str(&format!("  {short}: {reason}\n"));
     }
     if failed == expected.iter().copied().collect() {
         return Ok(());
@@ -63,6 +71,7 @@ struct MutantLab {
     bug: Bug,
     memory: MemoryLab,
     history: History,
+    logs: Logs,
 }
 
 impl MutantLab {
@@ -71,7 +80,15 @@ impl MutantLab {
             bug,
             memory: MemoryLab::new(),
             history: History::default(),
+            logs: Logs::default(),
         }
+    }
+
+    fn transport(&self, node: Arc<MemoryTransport>, prefix: &str) -> Arc<dyn Transport> {
+        if self.bug.keeps() {
+            return Arc::new(Keeping::new(self.bug, node, prefix, self.logs.clone()));
+        }
+        Arc::new(Mutant::new(self.bug, node, prefix, self.history.clone()))
     }
 
     fn prefix(&self, prefix: &str) -> String {
@@ -88,17 +105,14 @@ impl MutantLab {
 impl Lab for MutantLab {
     async fn connect(&self, prefix: &str) -> LabResult<Arc<dyn Transport>> {
         let prefix = self.prefix(prefix);
-        let node = self.memory.join(&prefix);
-        Ok(Arc::new(Mutant::new(
-            self.bug,
-            node,
-            &prefix,
-            self.history.clone(),
-        )))
+        Ok(self.transport(self.memory.join(&prefix), &prefix))
     }
 
     fn faults(&self) -> Option<&dyn Faults> {
-        self.memory.faults()
+        match self.bug.keeps() {
+            true => Some(self),
+            false => self.memory.faults(),
+        }
     }
 
     fn call_deadline(&self) -> Duration {
@@ -117,7 +131,61 @@ impl Lab for MutantLab {
         let prefix = self.prefix(prefix);
         let node = self.memory.join(&prefix);
         let gate = MemoryLab::gate(&node);
-        let mutant = Mutant::new(self.bug, node, &prefix, self.history.clone());
-        Ok((Arc::new(mutant), gate))
+        Ok((self.transport(node, &prefix), gate))
+    }
+}
+
+/// The faults of the bus, and those of the logs.
+#[async_trait]
+impl Faults for MutantLab {
+    fn abilities(&self) -> &[Ability] {
+        &[
+            Ability::Restart,
+            Ability::Stop,
+            Ability::Freeze,
+            Ability::Cut,
+            Ability::Wipe,
+            Ability::Retain,
+        ]
+    }
+
+    async fn restore(&self) -> LabResult {
+        self.logs.retain(0);
+        self.memory.restore().await
+    }
+
+    async fn restart(&self) -> LabResult {
+        self.memory.restart().await
+    }
+
+    async fn stop(&self) -> LabResult {
+        self.memory.stop().await
+    }
+
+    async fn start(&self) -> LabResult {
+        self.memory.start().await
+    }
+
+    async fn freeze(&self) -> LabResult {
+        self.memory.freeze().await
+    }
+
+    async fn thaw(&self) -> LabResult {
+        self.memory.thaw().await
+    }
+
+    async fn cut(&self) -> LabResult {
+        self.memory.cut().await
+    }
+
+    async fn wipe(&self) -> LabResult {
+        self.memory.stop().await?;
+        self.logs.wipe();
+        self.memory.start().await
+    }
+
+    async fn retain(&self, payloads: u64) -> LabResult {
+        self.logs.retain(payloads);
+        Ok(())
     }
 }

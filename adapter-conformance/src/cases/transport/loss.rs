@@ -21,6 +21,7 @@ use crate::{
 
 cases!("transport::loss":
     restarts_under_load_lose_nothing_silently [Need::Fault(Ability::Restart)],
+    restarts_under_load_lose_nothing_that_was_accepted [Need::Fault(Ability::Restart), Need::Replay],
     cuts_under_load_lose_nothing_silently [Need::Fault(Ability::Cut)],
     a_node_cut_off_alone_is_told_the_truth [Need::Gate],
     a_node_cut_off_gets_back_what_it_missed [Need::Gate, Need::Replay],
@@ -29,6 +30,14 @@ cases!("transport::loss":
 );
 
 async fn restarts_under_load_lose_nothing_silently(context: Context) -> Verdict {
+    restart_under_load(&context).await.map(drop)
+}
+
+async fn restarts_under_load_lose_nothing_that_was_accepted(context: Context) -> Verdict {
+    expect_all_back(&restart_under_load(&context).await?)
+}
+
+async fn restart_under_load(context: &Context) -> Verdict<Judgement> {
     let nodes = [context.node().await?, context.node().await?];
     let load = Load::new(&nodes[0], &[("self", &nodes[0]), ("other", &nodes[1])], 100).await?;
     let faults = context.faults()?;
@@ -42,7 +51,7 @@ async fn restarts_under_load_lose_nothing_silently(context: Context) -> Verdict 
         }
         Ok(())
     };
-    load.endures(fault).await.map(drop)
+    load.endures(fault).await
 }
 
 async fn cuts_under_load_lose_nothing_silently(context: Context) -> Verdict {
@@ -102,7 +111,10 @@ async fn a_node_cut_off_alone_is_told_the_truth(context: Context) -> Verdict {
 }
 
 async fn a_node_cut_off_gets_back_what_it_missed(context: Context) -> Verdict {
-    let judgement = cut_one_off(&context).await?;
+    expect_all_back(&cut_one_off(&context).await?)
+}
+
+fn expect_all_back(judgement: &Judgement) -> Verdict {
     ensure!(
         judgement.lost() == 0,
         "a transport that replays lost payloads within its retention:\n{judgement}"

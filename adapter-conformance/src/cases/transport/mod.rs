@@ -11,6 +11,7 @@ mod limits;
 mod loss;
 mod order;
 mod reconnect;
+mod replay;
 mod topics;
 
 use super::Case;
@@ -29,4 +30,5 @@ pub(super) const GROUPS: &[&[Case]] = &[
     reconnect::CASES,
     freezing::CASES,
     loss::CASES,
+    replay::CASES,
 ];
