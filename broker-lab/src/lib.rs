@@ -21,6 +21,7 @@ mod broker;
 mod error;
 mod port;
 mod process;
+mod rabbitmq;
 mod redis;
 mod tls;
 
@@ -28,6 +29,7 @@ pub use self::{
     broker::{Broker, start},
     error::{Error, Result},
     process::Process,
+    rabbitmq::{RabbitMq, RabbitMqBuilder},
     redis::{
         ClientKind, Redis, RedisBuilder, RedisCluster, RedisClusterBuilder, RedisSentinel,
         RedisSentinelBuilder, Reply,

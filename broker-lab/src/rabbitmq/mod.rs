@@ -1,0 +1,6 @@
+//! RabbitMQ servers.
+
+mod ports;
+mod server;
+
+pub use self::server::{RabbitMq, RabbitMqBuilder};
