@@ -1,1 +1,91 @@
-//! x
+//! AMQP 0-9-1 and RabbitMQ streams as transports of [`socketioxide-adapter`](https://docs.rs/socketioxide-adapter).
+//!
+//! Needs RabbitMQ 3.9 or newer for streams; queues work with older ones too. All nodes publish to one topic exchange,
+//! `<prefix>.topics`, and the broker confirms each message. Where a node reads from is its own choice:
+//!
+//! | URL | source | what a node missed while it was cut off |
+//! |---|---|---|
+//! | `amqp://` | an exclusive queue of its own | is lost; the core reports exactly how much |
+//! | `amqp://…?queue=durable` | a queue of its own that the broker keeps for a while | comes back, within the limits of the queue |
+//! | `amqp+streams://` | the stream `<prefix>.stream`, which all nodes share | comes back, within the retention of the stream |
+//!
+//! ```no_run
+//! # async fn example() -> socketioxide_adapter_core::Result<()> {
+//! use socketioxide_adapter_core::{backend::Registry, transport::Topic};
+//!
+//! let registry = Registry::new()
+//!     .with(socketioxide_adapter_amqp::BACKEND)
+//!     .with(socketioxide_adapter_amqp::STREAMS_BACKEND);
+//! let transport = registry.connect("amqp://user:password@127.0.0.1:5672?prefix=chat").await?;
+//! transport.publish(&Topic::Cluster, "hello".into()).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # URLs
+//! `amqp://[user:password@]host[:5672][/virtual host]`, `amqp+streams://…`, and with TLS (cargo feature `tls`)
+//! `amqps://…[:5671]` and `amqps+streams://…`. Without a virtual host it is `/`.
+//!
+//! | option | default | meaning |
+//! |---|---|---|
+//! | `prefix` | `socketioxide` | first part of all names; clusters with different prefixes do not see each other |
+//! | `seed` | | further servers of the same RabbitMQ cluster, `host:port,host:port` |
+//! | `connect_timeout` | `5s` | how long the first connection, and each later attempt, may take |
+//! | `timeout` | `2s` | how long a publish or subscribe may take |
+//! | `heartbeat` | `5s` | after twice this time of silence the broker gives a node up |
+//! | `ca` | the system's | PEM file of the certificate authorities to trust (`amqps`) |
+//! | `queue` | `exclusive` | or `durable` (not for streams) |
+//! | `max_bytes` | 64 MiB, for streams 1 GiB | what the broker keeps of a queue or stream |
+//! | `expires` | `60s` | how long the broker keeps a durable queue that nobody reads |
+//! | `max_age` | `3600s` | how long the broker keeps what is in a stream |
+//! | `segment_bytes` | 16 MiB | size of the files of a stream; only whole ones are deleted |
+//!
+//! [`AmqpConfig`] has the same and the rest: buffers, payload limit, reconnect back-off.
+
+mod config;
+mod connection;
+mod error;
+mod keys;
+mod publisher;
+mod queue;
+mod runtime;
+mod session;
+mod stream;
+#[cfg_attr(feature = "tls", path = "tls/enabled.rs")]
+#[cfg_attr(not(feature = "tls"), path = "tls/disabled.rs")]
+mod tls;
+mod topics;
+mod transport;
+
+use std::sync::Arc;
+
+use socketioxide_adapter_core::{
+    backend::{Backend, BackendUrl, Connecting},
+    transport::Transport,
+};
+
+pub use self::{
+    config::{Address, AmqpConfig, RootCa, Source},
+    transport::AmqpTransport,
+};
+
+/// Queues for a [`Registry`](socketioxide_adapter_core::backend::Registry).
+pub const BACKEND: Backend = Backend {
+    name: "amqp",
+    schemes: &["amqp", "amqps"],
+    connect,
+};
+
+/// RabbitMQ streams for a [`Registry`](socketioxide_adapter_core::backend::Registry).
+pub const STREAMS_BACKEND: Backend = Backend {
+    name: "rabbitmq-streams",
+    schemes: &["amqp+streams", "amqps+streams"],
+    connect,
+};
+
+fn connect(url: BackendUrl) -> Connecting {
+    Box::pin(async move {
+        let config = AmqpConfig::from_url(url)?;
+        let transport: Arc<dyn Transport> = Arc::new(AmqpTransport::connect(config).await?);
+        Ok(transport)
+    })
+}

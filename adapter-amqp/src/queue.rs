@@ -1,0 +1,159 @@
+//! Reading from a queue of this node's own, which the exchange fills.
+
+use futures_util::future::try_join_all;
+use lapin::{
+    Channel, ErrorKind as Lapin,
+    options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
+    protocol::{AMQPErrorKind, AMQPSoftError},
+    types::{AMQPValue, FieldTable, ShortString},
+};
+use socketioxide_adapter_core::transport::{Continuity, LossCause};
+
+use crate::{
+    config::Source,
+    connection::Connection,
+    keys,
+    session::{Reader, prefetch},
+    transport::Shared,
+};
+
+/// Bindings asked for at once.
+const BATCH: usize = 256;
+
+/// The queue of one session.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    name: ShortString,
+    exchange: ShortString,
+}
+
+impl Queue {
+    /// Declares the queue, with its bindings if it is new, and reads from it.
+    pub(crate) async fn open(
+        shared: &Shared,
+        connection: &mut Connection,
+    ) -> lapin::Result<(Self, Reader)> {
+        let node = format!("{}.node.{}", shared.config.prefix, shared.id);
+        let durable = matches!(shared.config.source, Source::Durable { .. });
+        let name: ShortString = if durable {
+            connection.delete = Some((node.as_str().into(), shared.shutdown.clone()));
+            node.into()
+        } else {
+            // A new one for each session: the broker may still hold the one before.
+            format!("{node}.{:08x}", fastrand::u32(..)).into()
+        };
+        let kept = durable && exists(connection, &name).await?;
+        let channel = connection.channel.clone();
+        let options = QueueDeclareOptions {
+            durable,
+            exclusive: !durable,
+            ..QueueDeclareOptions::default()
+        };
+        channel
+            .queue_declare(name.clone(), options, arguments(&shared.config.source))
+            .await?;
+        let queue = Self {
+            name,
+            exchange: shared.exchange.clone(),
+        };
+        if kept {
+            // How much was dropped from a full queue, the broker does not tell.
+            shared.topics.resume(Continuity::Unknown);
+        } else if durable && shared.link.watch().status().epoch > 0 {
+            let (count, cause) = (None, LossCause::Reset);
+            shared.topics.forget(Continuity::Lost { count, cause });
+        }
+        queue.bind(&channel, &[shared.fence.clone()]).await?;
+        let (_, missing) = shared.topics.differences();
+        queue.bind(&channel, &missing).await?;
+        let fence = shared.topics.fence(&missing);
+        shared.publisher.fence(&shared.fence, fence);
+        prefetch(&channel).await?;
+        let options = BasicConsumeOptions {
+            // A connection that the broker has not given up yet may still read from the same queue. Two readers would
+            // share its messages.
+            exclusive: true,
+            ..BasicConsumeOptions::default()
+        };
+        let name = queue.name.clone();
+        let consumer = channel
+            .basic_consume(name, "".into(), options, FieldTable::default())
+            .await?;
+        let reader = Reader {
+            channel,
+            consumer,
+            replay_until: None,
+            wait_for: Some(fence),
+        };
+        Ok((queue, reader))
+    }
+
+    pub(crate) async fn bind(&self, channel: &Channel, tokens: &[String]) -> lapin::Result<()> {
+        for batch in tokens.chunks(BATCH) {
+            let binds = batch.iter().map(|token| {
+                channel.queue_bind(
+                    self.name.clone(),
+                    self.exchange.clone(),
+                    keys::routing_key(token),
+                    QueueBindOptions::default(),
+                    FieldTable::default(),
+                )
+            });
+            try_join_all(binds).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn unbind(&self, channel: &Channel, tokens: &[String]) -> lapin::Result<()> {
+        for batch in tokens.chunks(BATCH) {
+            let unbinds = batch.iter().map(|token| {
+                channel.queue_unbind(
+                    self.name.clone(),
+                    self.exchange.clone(),
+                    keys::routing_key(token),
+                    FieldTable::default(),
+                )
+            });
+            try_join_all(unbinds).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the broker has the queue. Asked on a channel of its own, which a "no" closes.
+async fn exists(connection: &Connection, name: &ShortString) -> lapin::Result<bool> {
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let channel = connection.channel().await?;
+    let found = channel.queue_declare(name.clone(), options, FieldTable::default());
+    match found.await {
+        Ok(_) => Ok(true),
+        Err(error) => match error.kind() {
+            Lapin::ProtocolError(no)
+                if *no.kind() == AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) =>
+            {
+                Ok(false)
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+fn arguments(source: &Source) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    let mut limit = |name: &str, value: u128| {
+        let value = AMQPValue::LongLongInt(value.try_into().unwrap_or(i64::MAX));
+        arguments.insert(name.into(), value);
+    };
+    match source {
+        Source::Exclusive { max_bytes } => limit("x-max-length-bytes", (*max_bytes).into()),
+        Source::Durable { max_bytes, expires } => {
+            limit("x-max-length-bytes", (*max_bytes).into());
+            limit("x-expires", expires.as_millis());
+        }
+        Source::Stream { .. } => {}
+    }
+    arguments
+}

@@ -1,0 +1,371 @@
+//! One session: two connections, from the first byte to the loss of either.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{
+    StreamExt as _,
+    stream::{BoxStream, FuturesUnordered},
+};
+use lapin::{
+    Channel, Confirmation, Consumer, Event, ExchangeKind,
+    message::Delivery,
+    options::{BasicAckOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
+    types::FieldTable,
+};
+use socketioxide_adapter_core::{
+    Error, ErrorKind, Result,
+    transport::{Continuity, Receipt, SessionUp},
+};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Interval, MissedTickBehavior, interval},
+};
+
+use crate::{
+    config::{Address, Source},
+    connection::Connection,
+    error::{self, Step},
+    keys,
+    publisher::Call,
+    queue::Queue,
+    stream,
+    transport::Shared,
+};
+
+/// Messages that the broker sends ahead of our acknowledgements.
+const PREFETCH: u16 = 500;
+/// Messages acknowledged at once, well below the above.
+const BATCH: usize = 200;
+/// How often a session looks for dropped subscriptions and for signs of life.
+const TICK: Duration = Duration::from_millis(500);
+/// A connection is dead after so many ticks in a row without a byte: 2 to 2.5 s. Ticks are counted, not time: if this
+/// process itself stood still, that is one tick, and no proof against the broker.
+const SILENT_TICKS: u32 = 4;
+
+/// What a session reads from.
+pub(crate) struct Reader {
+    pub(crate) channel: Channel,
+    pub(crate) consumer: Consumer,
+    /// Up to this offset of the stream, what is read was published while we were away.
+    pub(crate) replay_until: Option<i64>,
+    /// The fence that must come back before the session is up.
+    pub(crate) wait_for: Option<u64>,
+}
+
+/// Connects, subscribes to all wanted topics, serves until something breaks, and returns what.
+pub(crate) async fn run(shared: Arc<Shared>, up: SessionUp) -> Error {
+    // Whatever happens, also if this future is dropped: no more publishes, and nobody waits for a confirmation.
+    let _end = End(&shared);
+    let server = shared.servers.next();
+    let (config, tasks) = (&shared.config, &shared.tasks);
+    let connections = tokio::try_join!(
+        Connection::open(config, server, "publisher", tasks),
+        Connection::open(config, server, "subscriber", tasks)
+    );
+    let (publishing, mut subscribing) = match connections {
+        Ok(connections) => connections,
+        Err(error) => return error,
+    };
+    let session = Session {
+        shared: &shared,
+        address: &server.0,
+        is_up: AtomicBool::new(false),
+        is_blocked: AtomicBool::new(false),
+    };
+    let events = [publishing.events(), subscribing.events()];
+    let (received, subscriber) = (subscribing.received.clone(), subscribing.channel.clone());
+    let publisher = &publishing.channel;
+    let calls = shared.publisher.attach(publisher.clone());
+    let ended = tokio::select! {
+        ended = session.serve(publisher, &mut subscribing, up) => ended,
+        ended = session.confirm(calls) => ended,
+        ended = session.watch(events) => ended,
+        never = ask(publisher, || session.is_blocked()) => match never {},
+        never = ask(&subscriber, || false) => match never {},
+        ended = session.silence(&publishing.received, || session.is_blocked()) => ended,
+        ended = session.silence(&received, || false) => ended,
+    };
+    match ended {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+struct End<'a>(&'a Shared);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.publisher.end();
+        self.0.topics.end(self.0.config.source.replays());
+    }
+}
+
+struct Session<'a> {
+    shared: &'a Shared,
+    address: &'a Address,
+    is_up: AtomicBool,
+    /// The broker reads nothing from the publishing connection.
+    is_blocked: AtomicBool,
+}
+
+impl Session<'_> {
+    async fn serve(
+        &self,
+        publisher: &Channel,
+        subscribing: &mut Connection,
+        up: SessionUp,
+    ) -> Result<Infallible> {
+        let shared = self.shared;
+        let failed = |error| error::from_lapin(Step::Subscribe, self.address, &error);
+        let durable = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let (exchange, kind) = (shared.exchange.clone(), ExchangeKind::Topic);
+        let declare =
+            subscribing
+                .channel
+                .exchange_declare(exchange, kind, durable, FieldTable::default());
+        tokio::try_join!(
+            declare,
+            publisher.confirm_select(ConfirmSelectOptions::default())
+        )
+        .map_err(failed)?;
+        let opened = match shared.config.source {
+            Source::Stream { .. } => stream::open(shared, subscribing)
+                .await
+                .map(|reader| (None, reader)),
+            Source::Exclusive { .. } | Source::Durable { .. } => Queue::open(shared, subscribing)
+                .await
+                .map(|(queue, reader)| (Some(queue), reader)),
+        };
+        let (queue, reader) = opened.map_err(failed)?;
+        let wait_for = reader.wait_for;
+        let channel = subscribing.channel.clone();
+        let subscribe = async {
+            if let Some(fence) = wait_for {
+                shared.topics.wait_for(fence).await;
+            }
+            self.open();
+            self.is_up.store(true, Ordering::Relaxed);
+            up.up();
+            self.subscribe(queue.as_ref(), &channel).await
+        };
+        tokio::select! {
+            ended = self.read(reader) => ended,
+            ended = subscribe => ended,
+        }
+        .map_err(failed)
+    }
+
+    /// Keeps the subscriptions of the broker the same as the wanted ones.
+    async fn subscribe(
+        &self,
+        queue: Option<&Queue>,
+        channel: &Channel,
+    ) -> lapin::Result<Infallible> {
+        let Shared {
+            topics,
+            publisher,
+            fence,
+            ..
+        } = self.shared;
+        let mut ticks = ticks();
+        loop {
+            let (unwanted, missing) = topics.differences();
+            if let Some(queue) = queue {
+                queue.unbind(channel, &unwanted).await?;
+                queue.bind(channel, &missing).await?;
+            }
+            if !missing.is_empty() {
+                publisher.fence(fence, topics.fence(&missing));
+            }
+            tokio::select! {
+                () = topics.changed() => {}
+                _ = ticks.tick() => {}
+            }
+        }
+    }
+
+    /// Hands out what arrives.
+    async fn read(&self, reader: Reader) -> lapin::Result<Infallible> {
+        let Reader {
+            channel,
+            consumer,
+            replay_until,
+            ..
+        } = reader;
+        let mut batches = consumer.ready_chunks(BATCH);
+        while let Some(batch) = batches.next().await {
+            let mut last = 0;
+            for delivery in batch {
+                let delivery = delivery?;
+                last = delivery.delivery_tag;
+                let offset = self.shared.cursor.advance(&delivery);
+                let replayed =
+                    replay_until.is_some_and(|until| offset.is_some_and(|offset| offset < until));
+                hand_out(self.shared, delivery, replayed);
+            }
+            channel
+                .basic_ack(last, BasicAckOptions { multiple: true })
+                .await?;
+        }
+        // The broker took the consumer away: the queue was deleted, or its node went down.
+        Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into())
+    }
+
+    /// Brings publishes to their end.
+    async fn confirm(&self, mut calls: UnboundedReceiver<Call>) -> Result<Infallible> {
+        let mut open = FuturesUnordered::new();
+        loop {
+            let (ticket, confirmation) = tokio::select! {
+                Some(call) = calls.recv() => {
+                    open.push(call.confirmed());
+                    continue;
+                }
+                Some(confirmed) = open.next() => confirmed,
+                else => return Err(Step::Publish.interrupted()),
+            };
+            let outcome = match confirmation {
+                Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => Ok(Receipt::default()),
+                Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) => {
+                    let key = keys::token(&returned.delivery).unwrap_or_default();
+                    if self.shared.topics.is_subscribed(key) {
+                        let what = "the broker has lost a subscription of ours";
+                        return Err(self.error(ErrorKind::Interrupted, what));
+                    }
+                    Ok(Receipt::default())
+                }
+                // Some queues may have it.
+                Ok(Confirmation::Nack(None)) => Err(Step::Publish.error(
+                    ErrorKind::Interrupted,
+                    format!(
+                        "{}: the broker could not store the message everywhere",
+                        self.address
+                    ),
+                )),
+                Err(error) => return Err(error::from_lapin(Step::Publish, self.address, &error)),
+            };
+            self.shared.publisher.ended(ticket, outcome);
+        }
+    }
+
+    /// Follows what the broker says about the connections.
+    async fn watch(&self, events: [BoxStream<'static, Event>; 2]) -> Result<Infallible> {
+        let mut events = futures_util::stream::select_all(events);
+        while let Some(event) = events.next().await {
+            match event {
+                Event::ConnectionBlocked(_) if self.is_up.load(Ordering::Relaxed) => self.block(),
+                Event::ConnectionBlocked(_) => return Err(error::blocked(self.address)),
+                Event::ConnectionUnblocked => self.unblock(),
+                Event::Error(error) => {
+                    return Err(error::from_lapin(Step::Link, self.address, &error));
+                }
+                _ => {}
+            }
+        }
+        Err(self.error(ErrorKind::Interrupted, "the connection was lost"))
+    }
+
+    /// The session stays: what is in our queue still arrives, and nobody else can publish either.
+    fn block(&self) {
+        if !self.is_blocked.swap(true, Ordering::Relaxed) {
+            self.shared.publisher.open(false);
+            self.shared.topics.open(false);
+            self.shared.link.down(error::BLOCKED_BY_ALARM);
+        }
+    }
+
+    fn unblock(&self) {
+        if self.is_blocked.swap(false, Ordering::Relaxed) {
+            let unbroken = Continuity::Unbroken { replayed: 0 };
+            self.shared.topics.resume(unbroken);
+            self.open();
+            self.shared.link.up();
+        }
+    }
+
+    fn open(&self) {
+        self.shared.topics.open(true);
+        self.shared.publisher.open(true);
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.is_blocked.load(Ordering::Relaxed)
+    }
+
+    /// Ends when nothing was received for too long.
+    async fn silence(
+        &self,
+        received: &AtomicUsize,
+        excused: impl Fn() -> bool,
+    ) -> Result<Infallible> {
+        let mut ticks = ticks();
+        let (mut seen, mut silent) = (0, 0);
+        while silent < SILENT_TICKS {
+            ticks.tick().await;
+            let now = received.load(Ordering::Relaxed);
+            silent = if now == seen && !excused() {
+                silent + 1
+            } else {
+                0
+            };
+            seen = now;
+        }
+        Err(self.error(ErrorKind::Interrupted, "no sign of life"))
+    }
+
+    fn error(&self, kind: ErrorKind, what: &str) -> Error {
+        Step::Link.error(kind, format!("{}: {what}", self.address))
+    }
+}
+
+/// Hands a message to those who want it.
+pub(crate) fn hand_out(shared: &Shared, delivery: Delivery, replayed: bool) {
+    let Some(token) = keys::token(&delivery) else {
+        return;
+    };
+    if token != shared.fence {
+        let token = token.to_owned();
+        shared.topics.receive(&token, delivery.data, replayed);
+    } else if let Some(fence) = fence_number(&delivery) {
+        shared.topics.came_back(fence);
+    }
+}
+
+/// The number of a fence.
+pub(crate) fn fence_number(delivery: &Delivery) -> Option<u64> {
+    str::from_utf8(&delivery.data).ok()?.parse().ok()
+}
+
+/// Says how far the broker may run ahead; also a question that it must answer.
+pub(crate) async fn prefetch(channel: &Channel) -> lapin::Result<()> {
+    channel
+        .basic_qos(PREFETCH, BasicQosOptions::default())
+        .await
+}
+
+/// Asks for a sign of life at each tick.
+async fn ask(channel: &Channel, excused: impl Fn() -> bool) -> Infallible {
+    let mut ticks = ticks();
+    loop {
+        ticks.tick().await;
+        if !excused() {
+            // No deadline: `silence` has one, and everything that is received before the answer counts there.
+            let _ = prefetch(channel).await;
+        }
+    }
+}
+
+fn ticks() -> Interval {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

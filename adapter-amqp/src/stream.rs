@@ -1,0 +1,203 @@
+//! Reading from the stream that all nodes share, from where this node was.
+//!
+//! A stream tells nobody that what he asks for is gone: from an offset that was deleted it starts later, and at one that it
+//! has not reached yet it waits. So every session looks for the end first, where it puts a fence, and then reads the last
+//! message that it had, the **anchor**, once more: if it is the first to come, nothing is missing.
+
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::StreamExt as _;
+use lapin::{
+    Channel, Consumer,
+    message::Delivery,
+    options::{BasicAckOptions, BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable, ShortString},
+};
+use socketioxide_adapter_core::transport::{Continuity, LossCause};
+
+use crate::{
+    config::Source,
+    connection::Connection,
+    keys,
+    session::{Reader, fence_number, hand_out, prefetch},
+    transport::Shared,
+};
+
+const OFFSET: &str = "x-stream-offset";
+
+/// The last message that was read; outlives the sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Cursor(Mutex<Option<Position>>);
+
+/// A message of the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Position {
+    offset: i64,
+    /// Tells the message from another that has its offset in a stream that was made anew.
+    id: String,
+}
+
+impl Position {
+    fn of(delivery: &Delivery) -> Option<Self> {
+        let Some(AMQPValue::LongLongInt(offset)) = keys::header(delivery, OFFSET) else {
+            return None;
+        };
+        let id = delivery.properties.message_id().as_ref();
+        Some(Self {
+            offset: *offset,
+            id: id.map(ToString::to_string).unwrap_or_default(),
+        })
+    }
+}
+
+impl Cursor {
+    /// Notes that a message was read. Returns its offset, if it comes from a stream.
+    pub(crate) fn advance(&self, delivery: &Delivery) -> Option<i64> {
+        let position = Position::of(delivery)?;
+        let offset = position.offset;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
+        Some(offset)
+    }
+
+    fn get(&self) -> Option<Position> {
+        let position = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        position.clone()
+    }
+}
+
+/// Declares the stream and reads on from the cursor; without one, from the end.
+pub(crate) async fn open(shared: &Shared, connection: &Connection) -> lapin::Result<Reader> {
+    let name: ShortString = format!("{}.stream", shared.config.prefix).into();
+    let channel = connection.channel.clone();
+    let durable = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let arguments = arguments(&shared.config.source);
+    channel
+        .queue_declare(name.clone(), durable, arguments)
+        .await?;
+    let (exchange, everything) = (shared.exchange.clone(), "#".into());
+    let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+    channel
+        .queue_bind(name.clone(), exchange, everything, options, none)
+        .await?;
+
+    let mut end = attach(connection, &name, AMQPValue::LongString("last".into())).await?;
+    // After the attachment, or it could be in a part of the stream before that.
+    let fence = shared.topics.fence(&[]);
+    shared.publisher.fence(&shared.fence, fence);
+    let (delivery, last) = loop {
+        let delivery = end.next().await?;
+        let is_fence = keys::token(&delivery) == Some(shared.fence.as_str());
+        if is_fence && fence_number(&delivery) == Some(fence) {
+            let position = Position::of(&delivery);
+            break (delivery, position.ok_or_else(no_stream)?);
+        }
+    };
+    let anchor = shared.cursor.get();
+    let Some(anchor) = anchor.filter(|anchor| anchor.offset < last.offset) else {
+        if shared.cursor.get().is_some() {
+            // The stream ends before the anchor: it is another one, or it was rolled back.
+            shared.topics.resume(lost(LossCause::Reset));
+        }
+        shared.cursor.advance(&delivery);
+        shared.topics.came_back(fence);
+        return Ok(end.reader(None));
+    };
+    drop(end);
+    let offset = AMQPValue::LongLongInt(anchor.offset);
+    let mut resumed = attach(connection, &name, offset).await?;
+    let first = loop {
+        let delivery = resumed.next().await?;
+        // The broker may begin where the part of the stream begins that the offset is in.
+        let position = Position::of(&delivery).ok_or_else(no_stream)?;
+        if position.offset >= anchor.offset {
+            break (delivery, position);
+        }
+    };
+    let (delivery, first) = first;
+    if first == anchor {
+        // At most: the offsets have holes, and not all of it is for us.
+        let replayed = (last.offset - anchor.offset - 1).unsigned_abs();
+        shared.topics.resume(Continuity::Unbroken { replayed });
+    } else {
+        let trimmed = first.offset > anchor.offset;
+        shared.topics.resume(lost(if trimmed {
+            LossCause::Trimmed
+        } else {
+            LossCause::Reset
+        }));
+        shared.cursor.advance(&delivery);
+        hand_out(shared, delivery, first.offset < last.offset);
+    }
+    Ok(resumed.reader(Some(last.offset)))
+}
+
+/// How much is lost, only the numbers in the messages can tell.
+const fn lost(cause: LossCause) -> Continuity {
+    Continuity::Lost { count: None, cause }
+}
+
+/// A consumer on a channel of its own.
+struct Attached {
+    channel: Channel,
+    consumer: Consumer,
+}
+
+async fn attach(
+    connection: &Connection,
+    stream: &ShortString,
+    offset: AMQPValue,
+) -> lapin::Result<Attached> {
+    let channel = connection.channel().await?;
+    prefetch(&channel).await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert(OFFSET.into(), offset);
+    let options = BasicConsumeOptions::default();
+    let consumer = channel
+        .basic_consume(stream.clone(), "".into(), options, arguments)
+        .await?;
+    Ok(Attached { channel, consumer })
+}
+
+impl Attached {
+    async fn next(&mut self) -> lapin::Result<Delivery> {
+        let delivery = self.consumer.next().await.ok_or_else(no_stream)??;
+        let one = BasicAckOptions::default();
+        self.channel.basic_ack(delivery.delivery_tag, one).await?;
+        Ok(delivery)
+    }
+
+    fn reader(self, replay_until: Option<i64>) -> Reader {
+        Reader {
+            channel: self.channel,
+            consumer: self.consumer,
+            replay_until,
+            wait_for: None,
+        }
+    }
+}
+
+fn no_stream() -> lapin::Error {
+    std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()
+}
+
+fn arguments(source: &Source) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    let text = |text: String| AMQPValue::LongString(text.into());
+    let number = |number: u64| AMQPValue::LongLongInt(number.try_into().unwrap_or(i64::MAX));
+    arguments.insert("x-queue-type".into(), text("stream".into()));
+    if let Source::Stream {
+        max_bytes,
+        max_age,
+        segment_bytes,
+    } = source
+    {
+        arguments.insert("x-max-length-bytes".into(), number(*max_bytes));
+        arguments.insert("x-max-age".into(), text(format!("{}s", max_age.as_secs())));
+        let segment = "x-stream-max-segment-size-bytes";
+        arguments.insert(segment.into(), number(*segment_bytes));
+    }
+    arguments
+}

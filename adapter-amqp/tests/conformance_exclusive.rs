@@ -1,0 +1,11 @@
+//! The conformance suite on a real RabbitMQ, for nodes that read from an exclusive queue.
+
+mod lab;
+
+use std::process::ExitCode;
+
+use socketioxide_adapter_amqp::Source;
+
+fn main() -> ExitCode {
+    lab::main(Source::EXCLUSIVE)
+}

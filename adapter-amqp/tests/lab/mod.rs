@@ -1,0 +1,124 @@
+//! A RabbitMQ for the conformance suite.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use socketioxide_adapter_amqp::{Address, AmqpConfig, AmqpTransport, Source};
+use socketioxide_adapter_conformance::{Ability, Faults, Lab, LabResult};
+use socketioxide_adapter_core::transport::Transport;
+use socketioxide_broker_lab::RabbitMq;
+use tokio::task::block_in_place;
+
+/// Runs the suite for nodes that read from `source`.
+pub(crate) fn main(source: Source) -> ExitCode {
+    let lab = async || {
+        let server = RabbitMq::start()?;
+        Ok(RabbitLab { server, source })
+    };
+    socketioxide_adapter_conformance::main(lab)
+}
+
+struct RabbitLab {
+    server: RabbitMq,
+    source: Source,
+}
+
+impl RabbitLab {
+    fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.server.port()).into()
+    }
+}
+
+#[async_trait]
+impl Lab for RabbitLab {
+    async fn connect(&self, prefix: &str) -> LabResult<Arc<dyn Transport>> {
+        self.connect_via(prefix, self.address()).await
+    }
+
+    fn faults(&self) -> Option<&dyn Faults> {
+        Some(self)
+    }
+
+    /// After its start RabbitMQ is busy for a while.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(20)
+    }
+
+    fn endpoint(&self) -> Option<SocketAddr> {
+        Some(self.address())
+    }
+
+    async fn connect_via(
+        &self,
+        prefix: &str,
+        endpoint: SocketAddr,
+    ) -> LabResult<Arc<dyn Transport>> {
+        let address = Address::new(endpoint.ip().to_string(), endpoint.port());
+        let config = AmqpConfig::new(address)
+            .with_prefix(prefix)
+            .with_source(self.source.clone());
+        Ok(Arc::new(AmqpTransport::connect(config).await?))
+    }
+}
+
+#[async_trait]
+impl Faults for RabbitLab {
+    fn abilities(&self) -> &[Ability] {
+        &[
+            Ability::Restart,
+            Ability::Stop,
+            Ability::Freeze,
+            Ability::Cut,
+            Ability::Wipe,
+        ]
+    }
+
+    async fn restore(&self) -> LabResult {
+        block_in_place(|| {
+            if self.server.is_running() {
+                return Ok(self.server.thaw()?);
+            }
+            Ok(self.server.restart()?)
+        })
+    }
+
+    async fn restart(&self) -> LabResult {
+        block_in_place(|| {
+            self.server.kill()?;
+            Ok(self.server.restart()?)
+        })
+    }
+
+    async fn stop(&self) -> LabResult {
+        block_in_place(|| Ok(self.server.kill()?))
+    }
+
+    async fn start(&self) -> LabResult {
+        block_in_place(|| Ok(self.server.restart()?))
+    }
+
+    async fn freeze(&self) -> LabResult {
+        Ok(self.server.freeze()?)
+    }
+
+    async fn thaw(&self) -> LabResult {
+        Ok(self.server.thaw()?)
+    }
+
+    async fn cut(&self) -> LabResult {
+        block_in_place(|| Ok(self.server.close_connections()?))
+    }
+
+    async fn wipe(&self) -> LabResult {
+        block_in_place(|| {
+            self.server.kill()?;
+            self.server.wipe()?;
+            Ok(self.server.restart()?)
+        })
+    }
+}
