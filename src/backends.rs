@@ -31,6 +31,14 @@ pub fn registry() -> Registry {
             "valkeys+streams",
         ],
     );
+    #[cfg(feature = "amqp")]
+    let registry = registry.with(socketioxide_adapter_amqp::BACKEND);
+    #[cfg(not(feature = "amqp"))]
+    let registry = registry.with_disabled("amqp", &["amqp", "amqps"]);
+    #[cfg(feature = "rabbitmq-streams")]
+    let registry = registry.with(socketioxide_adapter_amqp::STREAMS_BACKEND);
+    #[cfg(not(feature = "rabbitmq-streams"))]
+    let registry = registry.with_disabled("rabbitmq-streams", &["amqp+streams", "amqps+streams"]);
     registry
 }
 

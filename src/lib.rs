@@ -34,6 +34,8 @@
 //! | `memory://name` | always there | [`socketioxide_adapter_core::memory`] |
 //! | `redis://`, `rediss://`, `redis+unix://` | `redis` (default) | `socketioxide-adapter-redis` |
 //! | `redis+streams://`, `rediss+streams://` | `redis-streams` | `socketioxide-adapter-redis-streams` |
+//! | `amqp://`, `amqps://` | `amqp` | `socketioxide-adapter-amqp` |
+//! | `amqp+streams://`, `amqps+streams://` | `rabbitmq-streams` | `socketioxide-adapter-amqp` |
 //!
 //! # What holds
 //!

@@ -8,7 +8,7 @@ use socketioxide_adapter::{
     connect,
     transport::{Capabilities, Delivery, Replay},
 };
-use socketioxide_broker_lab::Redis;
+use socketioxide_broker_lab::{RabbitMq, Redis};
 
 const README: &str = include_str!("../README.md");
 
@@ -50,12 +50,22 @@ fn table() -> BTreeMap<String, [String; 5]> {
 #[tokio::test]
 async fn the_table_of_guarantees_is_what_the_backends_declare() {
     let redis = Redis::start().unwrap();
+    let rabbit = RabbitMq::start().unwrap();
     let backends = [
         ("in memory", "memory://readme".to_owned()),
         ("Redis Pub/Sub", redis.url()),
         (
             "Redis Streams",
             redis.url().replace("redis://", "redis+streams://"),
+        ),
+        ("RabbitMQ queues", rabbit.url()),
+        (
+            "RabbitMQ durable queues",
+            format!("{}?queue=durable", rabbit.url()),
+        ),
+        (
+            "RabbitMQ streams",
+            rabbit.url().replace("amqp://", "amqp+streams://"),
         ),
     ];
     let mut declared = BTreeMap::new();

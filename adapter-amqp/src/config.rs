@@ -212,16 +212,15 @@ impl AmqpConfig {
     pub fn from_url(mut url: BackendUrl) -> Result<Self> {
         let tls = url.scheme().starts_with("amqps");
         let standard = if tls { TLS_PORT } else { PORT };
-        let host = url
-            .host()
-            .ok_or_else(|| invalid("no host, expected something like amqp://127.0.0.1:5672"))?;
-        let port = url.url().port().unwrap_or(standard);
-        let mut config = Self::new(Address { host, port });
-        if let Some(seeds) = url.take("seed") {
-            for seed in seeds.split(',') {
-                config.servers.push(seed_address(seed, standard)?);
-            }
-        }
+        let hosts = url.take_hosts();
+        let server = |(host, port): (String, Option<u16>)| Address {
+            host,
+            port: port.unwrap_or(standard),
+        };
+        let mut config = Self {
+            servers: hosts.into_iter().map(server).collect(),
+            ..Self::new(Address::new("", 0))
+        };
         if tls {
             let ca = url.take("ca").map(|path| RootCa::File(path.into()));
             config.tls = Some(ca.unwrap_or_default());
@@ -350,7 +349,9 @@ impl AmqpConfig {
             return Err(invalid("names that begin with \"amq.\" are the broker's"));
         }
         if self.servers.is_empty() {
-            return Err(invalid("no server"));
+            return Err(invalid(
+                "no host, expected something like amqp://127.0.0.1:5672",
+            ));
         }
         if self.vhost.len() > SHORT_STRING {
             return Err(invalid("a virtual host has at most 255 bytes"));
@@ -404,18 +405,6 @@ impl fmt::Debug for AmqpConfig {
             .field("backoff", &self.backoff)
             .finish()
     }
-}
-
-/// `host`, `host:port` or `[ipv6]:port`.
-fn seed_address(seed: &str, standard: u16) -> Result<Address> {
-    let wrong = || invalid("option \"seed\" must be host:port, or several with commas");
-    // The reader of URLs knows about brackets.
-    let url = BackendUrl::parse(&format!("amqp://{seed}")).map_err(|_| wrong())?;
-    let host = url.host().filter(|_| url.path().is_empty());
-    Ok(Address {
-        host: host.ok_or_else(wrong)?,
-        port: url.url().port().unwrap_or(standard),
-    })
 }
 
 fn bytes(url: &mut BackendUrl, option: &'static str, default: u64) -> Result<u64> {

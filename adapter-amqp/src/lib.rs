@@ -23,12 +23,12 @@
 //!
 //! # URLs
 //! `amqp://[user:password@]host[:5672][/virtual host]`, `amqp+streams://…`, and with TLS (cargo feature `tls`)
-//! `amqps://…[:5671]` and `amqps+streams://…`. Without a virtual host it is `/`.
+//! `amqps://…[:5671]` and `amqps+streams://…`. Without a virtual host it is `/`. The servers of a RabbitMQ cluster stand
+//! side by side with commas, `amqp://a,b,c:5673/chat`, and are tried in turn.
 //!
 //! | option | default | meaning |
 //! |---|---|---|
 //! | `prefix` | `socketioxide` | first part of all names; clusters with different prefixes do not see each other |
-//! | `seed` | | further servers of the same RabbitMQ cluster, `host:port,host:port` |
 //! | `connect_timeout` | `5s` | how long the first connection, and each later attempt, may take |
 //! | `timeout` | `2s` | how long a publish or subscribe may take |
 //! | `heartbeat` | `5s` | after twice this time of silence the broker gives a node up |

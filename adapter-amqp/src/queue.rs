@@ -42,7 +42,8 @@ impl Queue {
             // A new one for each session: the broker may still hold the one before.
             format!("{node}.{:08x}", fastrand::u32(..)).into()
         };
-        let kept = durable && exists(connection, &name).await?;
+        let resumes = durable && shared.link.watch().status().epoch > 0;
+        let kept = resumes && exists(connection, &name).await?;
         let channel = connection.channel.clone();
         let options = QueueDeclareOptions {
             durable,
@@ -59,11 +60,13 @@ impl Queue {
         if kept {
             // How much was dropped from a full queue, the broker does not tell.
             shared.topics.resume(Continuity::Unknown);
-        } else if durable && shared.link.watch().status().epoch > 0 {
+        } else if resumes {
             let (count, cause) = (None, LossCause::Reset);
             shared.topics.forget(Continuity::Lost { count, cause });
         }
-        queue.bind(&channel, &[shared.fence.clone()]).await?;
+        queue
+            .bind(&channel, std::slice::from_ref(&shared.fence))
+            .await?;
         let (_, missing) = shared.topics.differences();
         queue.bind(&channel, &missing).await?;
         let fence = shared.topics.fence(&missing);

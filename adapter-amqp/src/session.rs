@@ -87,8 +87,8 @@ pub(crate) async fn run(shared: Arc<Shared>, up: SessionUp) -> Error {
         ended = session.serve(publisher, &mut subscribing, up) => ended,
         ended = session.confirm(calls) => ended,
         ended = session.watch(events) => ended,
-        never = ask(publisher, || session.is_blocked()) => match never {},
-        never = ask(&subscriber, || false) => match never {},
+        ended = session.ask(publisher, || session.is_blocked()) => ended,
+        ended = session.ask(&subscriber, || false) => ended,
         ended = session.silence(&publishing.received, || session.is_blocked()) => ended,
         ended = session.silence(&received, || false) => ended,
     };
@@ -265,7 +265,8 @@ impl Session<'_> {
                 Event::ConnectionBlocked(_) if self.is_up.load(Ordering::Relaxed) => self.block(),
                 Event::ConnectionBlocked(_) => return Err(error::blocked(self.address)),
                 Event::ConnectionUnblocked => self.unblock(),
-                Event::Error(error) => {
+                // A soft one is about one channel, and told there.
+                Event::Error(error) if !error.is_amqp_soft_error() => {
                     return Err(error::from_lapin(Step::Link, self.address, &error));
                 }
                 _ => {}
@@ -299,6 +300,20 @@ impl Session<'_> {
 
     fn is_blocked(&self) -> bool {
         self.is_blocked.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a sign of life at each tick, also whether the channel still lives.
+    async fn ask(&self, channel: &Channel, excused: impl Fn() -> bool) -> Result<Infallible> {
+        let mut ticks = ticks();
+        loop {
+            ticks.tick().await;
+            // No deadline: `silence` has one, and everything that is received before the answer counts there.
+            if !excused()
+                && let Err(error) = prefetch(channel).await
+            {
+                return Err(error::from_lapin(Step::Link, self.address, &error));
+            }
+        }
     }
 
     /// Ends when nothing was received for too long.
@@ -350,18 +365,6 @@ pub(crate) async fn prefetch(channel: &Channel) -> lapin::Result<()> {
     channel
         .basic_qos(PREFETCH, BasicQosOptions::default())
         .await
-}
-
-/// Asks for a sign of life at each tick.
-async fn ask(channel: &Channel, excused: impl Fn() -> bool) -> Infallible {
-    let mut ticks = ticks();
-    loop {
-        ticks.tick().await;
-        if !excused() {
-            // No deadline: `silence` has one, and everything that is received before the answer counts there.
-            let _ = prefetch(channel).await;
-        }
-    }
 }
 
 fn ticks() -> Interval {
