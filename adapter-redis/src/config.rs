@@ -1,4 +1,4 @@
-//! How to reach a Redis server, and the limits of the transport.
+//! How to reach the servers, and the limits of the transport.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -11,6 +11,7 @@ use socketioxide_adapter_core::{
 /// The prefix of all channels if none is given.
 const PREFIX: &str = "socketioxide";
 const PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26_379;
 /// Redis itself takes at most 512 MiB in one argument (`proto-max-bulk-len`).
 const PAYLOAD_CEILING: usize = 512 << 20;
 const MIB: usize = 1 << 20;
@@ -54,6 +55,47 @@ pub enum RootCa {
     Pem(Vec<u8>),
 }
 
+/// What the addresses are.
+#[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Topology {
+    /// One server.
+    #[default]
+    Standalone,
+    /// Sentinels, which know where the primary is.
+    Sentinel {
+        /// The name of the primary.
+        primary: String,
+        /// ACL user of the sentinels; `None` is their `default` user.
+        username: Option<String>,
+        /// Password of the sentinels, if they have one.
+        password: Option<String>,
+    },
+    /// Servers of a Redis Cluster of version 7 or newer, which know the others. It is used by sharded Pub/Sub.
+    Cluster,
+}
+
+impl Address {
+    /// An address of the same kind: with TLS if this one has it.
+    pub(crate) fn beside(&self, host: String, port: u16) -> Self {
+        match self {
+            Self::Tls { ca, .. } => Self::Tls {
+                host,
+                port,
+                ca: ca.clone(),
+            },
+            Self::Tcp { .. } | Self::Unix(_) => Self::Tcp { host, port },
+        }
+    }
+
+    pub(crate) fn host(&self) -> Option<&str> {
+        match self {
+            Self::Tcp { host, .. } | Self::Tls { host, .. } => Some(host),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
 /// Shows `host:port` or the path.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,6 +130,16 @@ impl fmt::Debug for RootCa {
     }
 }
 
+impl fmt::Debug for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Standalone => f.write_str("standalone"),
+            Self::Sentinel { primary, .. } => write!(f, "sentinels of {primary:?}"),
+            Self::Cluster => f.write_str("cluster"),
+        }
+    }
+}
+
 /// Everything [`RedisTransport::connect`](crate::RedisTransport::connect) needs to know.
 ///
 /// Nothing is checked before `connect`. `Debug` does not show the password.
@@ -106,13 +158,15 @@ impl fmt::Debug for RootCa {
 #[must_use]
 #[non_exhaustive]
 pub struct RedisConfig {
-    /// Where the server is.
-    pub address: Address,
+    /// Where the server is, or some of them, all with or all without TLS. Each attempt to connect begins with another one.
+    pub addresses: Vec<Address>,
+    /// What the addresses are. Default [`Topology::Standalone`], which has one.
+    pub topology: Topology,
     /// ACL user; `None` is the server's `default` user. Needs a password.
     pub username: Option<String>,
     /// Password.
     pub password: Option<String>,
-    /// Number of the database. Default 0. Redis has one space of channels for all databases; so that clusters on
+    /// Number of the database. Default 0, the only one of a cluster. Redis has one space of channels for all databases; so that clusters on
     /// different databases stay apart all the same, a database other than 0 becomes part of the channel names:
     /// `<prefix>:<database>:<topic>`.
     pub database: u32,
@@ -128,7 +182,7 @@ pub struct RedisConfig {
     /// What one subscription holds for a slow reader; beyond it payloads are dropped, counted and reported as
     /// [`Lagged`](socketioxide_adapter_core::transport::Event::Lagged). Default 65,536 payloads and 16 MiB.
     pub subscription_buffer: BufferLimits,
-    /// Publishes that wait for the server's answer, all topics together, also those that were given up meanwhile; beyond
+    /// Publishes that wait for a server's answer, all topics together, also those that were given up meanwhile; beyond
     /// it a publish fails at once with [`Full`](ErrorKind::Full). Default 16,384 payloads, which is also the most, and 64 MiB.
     pub publish_buffer: BufferLimits,
     /// Waits between attempts to reconnect. Default 50 ms to 5 s.
@@ -138,8 +192,28 @@ pub struct RedisConfig {
 impl RedisConfig {
     /// The defaults for a server at `address`.
     pub fn new(address: Address) -> Self {
+        Self::several(vec![address], Topology::Standalone)
+    }
+
+    /// The defaults for the primary of this name, which the sentinels know.
+    pub fn sentinel(primary: impl Into<String>, sentinels: Vec<Address>) -> Self {
+        let topology = Topology::Sentinel {
+            primary: primary.into(),
+            username: None,
+            password: None,
+        };
+        Self::several(sentinels, topology)
+    }
+
+    /// The defaults for a Redis Cluster, some servers of which are given.
+    pub fn cluster(servers: Vec<Address>) -> Self {
+        Self::several(servers, Topology::Cluster)
+    }
+
+    fn several(addresses: Vec<Address>, topology: Topology) -> Self {
         Self {
-            address,
+            addresses,
+            topology,
             username: None,
             password: None,
             database: 0,
@@ -158,31 +232,65 @@ impl RedisConfig {
     /// # Errors
     /// [`ErrorKind::Config`] that names the part or the option that cannot be used, never its value.
     pub fn from_url(mut url: BackendUrl) -> Result<Self> {
-        let (username, password) = (url.username(), url.password());
-        let path = url.path();
-        let ca = |url: &mut BackendUrl| url.take("ca").map(|path| RootCa::File(path.into()));
-        let mut config = match url.scheme() {
-            "redis" | "valkey" => Self::new(Address::Tcp {
-                host: host(&url)?,
-                port: url.url().port().unwrap_or(PORT),
-            }),
-            "rediss" | "valkeys" => Self::new(Address::Tls {
-                host: host(&url)?,
-                port: url.url().port().unwrap_or(PORT),
-                ca: ca(&mut url).unwrap_or_default(),
-            }),
-            _ if path.len() > 1 && url.host().is_none() => {
-                let mut config = Self::new(Address::Unix(path.clone().into()));
-                config.username = url.take("user");
-                config.password = url.take("password");
-                config.database = url
-                    .take_parsed("db", "a database number such as 0")?
-                    .unwrap_or(0);
-                config
+        let scheme = url.scheme().replacen("valkey", "redis", 1);
+        let (transport, kind) = scheme.split_once('+').unwrap_or((&scheme, ""));
+        let (username, password, path) = (url.username(), url.password(), url.path());
+        let (topology, port) = match kind {
+            "sentinel" => {
+                let primary = username.clone().ok_or_else(|| {
+                    invalid("no name of the primary, expected something like redis+sentinel://primary@host1,host2")
+                })?;
+                if password.is_some() || path.len() > 1 {
+                    return Err(invalid(
+                        "password and database of the servers are the options \"password\" and \"db\"",
+                    ));
+                }
+                let topology = Topology::Sentinel {
+                    primary,
+                    username: url.take("sentinel_user"),
+                    password: url.take("sentinel_password"),
+                };
+                (topology, SENTINEL_PORT)
             }
-            _ => return Err(invalid("expected redis+unix:///path/to/socket")),
+            "cluster" => (Topology::Cluster, PORT),
+            _ => (Topology::Standalone, PORT),
         };
-        if !matches!(config.address, Address::Unix(_)) {
+        let addresses = if kind == "unix" {
+            if path.len() < 2 || url.host().is_some() {
+                return Err(invalid("expected redis+unix:///path/to/socket"));
+            }
+            vec![Address::Unix(path.clone().into())]
+        } else {
+            let like = match transport {
+                "rediss" => Address::Tls {
+                    host: String::new(),
+                    port,
+                    ca: url
+                        .take("ca")
+                        .map_or(RootCa::System, |ca| RootCa::File(ca.into())),
+                },
+                _ => Address::Tcp {
+                    host: String::new(),
+                    port,
+                },
+            };
+            // Several hosts where there can be one are refused at the end.
+            let hosts = match (&topology, url.host()) {
+                (_, None) => Vec::new(),
+                (Topology::Standalone, Some(host)) => vec![(host, url.url().port())],
+                (_, Some(_)) => url.take_hosts(),
+            };
+            let address =
+                |(host, own): (String, Option<u16>)| like.beside(host, own.unwrap_or(port));
+            hosts.into_iter().map(address).collect()
+        };
+        let mut config = Self::several(addresses, topology);
+        if matches!(kind, "unix" | "sentinel") {
+            config.username = url.take("user");
+            config.password = url.take("password");
+            let database = url.take_parsed("db", "a database number such as 0")?;
+            config.database = database.unwrap_or(0);
+        } else {
             (config.username, config.password) = (username, password);
             config.database = match path.trim_start_matches('/') {
                 "" => 0,
@@ -201,6 +309,11 @@ impl RedisConfig {
             config.timeout = timeout;
         }
         url.finish()?;
+        if config.addresses.is_empty() {
+            return Err(invalid(
+                "no host, expected something like redis://127.0.0.1:6379",
+            ));
+        }
         Ok(config)
     }
 
@@ -269,6 +382,12 @@ impl RedisConfig {
         self
     }
 
+    /// All addresses, for errors.
+    pub(crate) fn at(&self) -> String {
+        let addresses: Vec<String> = self.addresses.iter().map(Address::to_string).collect();
+        addresses.join(",")
+    }
+
     /// Checks what the types cannot.
     pub(crate) fn validate(&self) -> Result<()> {
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
@@ -280,6 +399,16 @@ impl RedisConfig {
         }
         if self.username.is_some() && self.password.is_none() {
             return Err(invalid("a user name needs a password"));
+        }
+        if self.addresses.is_empty()
+            || self.topology == Topology::Standalone && self.addresses.len() > 1
+        {
+            return Err(invalid(
+                "one address is needed, or several of sentinels or of a cluster",
+            ));
+        }
+        if self.topology == Topology::Cluster && self.database != 0 {
+            return Err(invalid("a Redis Cluster has no database but 0"));
         }
         if self.connect_timeout.is_zero() || self.timeout.is_zero() {
             return Err(invalid("connect_timeout and timeout must be more than 0"));
@@ -297,7 +426,8 @@ impl RedisConfig {
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConfig")
-            .field("address", &self.address)
+            .field("addresses", &self.addresses)
+            .field("topology", &self.topology)
             .field("username", &self.username)
             .field("password", &self.password.as_ref().map(|_| "***"))
             .field("database", &self.database)
@@ -310,11 +440,6 @@ impl fmt::Debug for RedisConfig {
             .field("backoff", &self.backoff)
             .finish()
     }
-}
-
-fn host(url: &BackendUrl) -> Result<String> {
-    url.host()
-        .ok_or_else(|| invalid("no host, expected something like redis://127.0.0.1:6379"))
 }
 
 pub(crate) fn invalid(message: &'static str) -> Error {

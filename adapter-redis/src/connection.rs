@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Display,
     io,
     sync::{
         Arc,
@@ -22,7 +23,7 @@ use tokio::{
 use tokio_util::io::InspectReader;
 
 use crate::{
-    config::{Address, PUBLISHES, RedisConfig},
+    config::{Address, PUBLISHES},
     error::{self, Step},
     tls::Tls,
 };
@@ -37,10 +38,9 @@ const WRITE_CHUNK: usize = 64 << 10;
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// A server to connect to, with everything read and checked that does not change from one attempt to the next.
+/// How to connect and log in: what does not change from one attempt, or one server, to the next.
 #[derive(Debug)]
-pub(crate) struct Server {
-    address: Address,
+pub(crate) struct Client {
     tls: Option<Tls>,
     login: RedisConnectionInfo,
 }
@@ -55,45 +55,36 @@ pub(crate) struct Connection {
     pub(crate) received: Arc<AtomicUsize>,
 }
 
-impl Server {
-    pub(crate) fn new(config: &RedisConfig) -> Result<Self> {
-        let address = config.address.clone();
-        let tls = match &address {
-            Address::Tls { host, ca, .. } => Some(Tls::new(host, ca)?),
-            Address::Tcp { .. } | Address::Unix(_) => None,
-        };
+impl Client {
+    pub(crate) fn new(
+        tls: Option<Tls>,
+        username: Option<&str>,
+        password: Option<&str>,
+        database: u32,
+    ) -> Self {
         // Without CLIENT SETINFO: a server that refuses the connection answers the first command and closes, and
         // redis-rs would report the close instead of the answer.
         let mut login = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
             .set_skip_set_lib_name()
-            .set_db(config.database.into());
-        if let Some(username) = &config.username {
+            .set_db(database.into());
+        if let Some(username) = username {
             login = login.set_username(username);
         }
-        if let Some(password) = &config.password {
+        if let Some(password) = password {
             login = login.set_password(password);
         }
-        Ok(Self {
-            address,
-            tls,
-            login,
-        })
-    }
-
-    pub(crate) fn address(&self) -> &Address {
-        &self.address
+        Self { tls, login }
     }
 
     /// Connects and logs in. Has no deadline of its own: the reconnect loop has.
     pub(crate) async fn connect(
         &self,
+        address: &Address,
         push: Option<Arc<dyn AsyncPushSender>>,
     ) -> Result<Connection> {
-        let stream = self
-            .stream()
-            .await
-            .map_err(|error| error::from_io(&self.address, &error))?;
+        let stream = self.stream(address).await;
+        let stream = stream.map_err(|error| error::from_io(address, &error))?;
         let received = Arc::new(AtomicUsize::new(0));
         let counter = received.clone();
         let stream = InspectReader::new(stream, move |bytes: &[u8]| {
@@ -110,7 +101,7 @@ impl Server {
         let (commands, driver) =
             MultiplexedConnection::new_with_config(&self.login, stream, config)
                 .await
-                .map_err(|error| error::from_redis(Step::Connect, &self.address, &error))?;
+                .map_err(|error| error::from_redis(Step::Connect, address, &error))?;
         Ok(Connection {
             commands,
             driver: Box::pin(driver),
@@ -118,32 +109,39 @@ impl Server {
         })
     }
 
-    /// Asks the server whether it is a primary; its answer is a sign of life as well, also if it is an error.
-    ///
-    /// A replica takes publishes, but only its own subscribers get them. In a Redis Cluster all nodes pass them on.
-    pub(crate) async fn require_primary(&self, commands: &mut MultiplexedConnection) -> Result<()> {
-        // HELLO tells the role, needs no more rights than the login did, and without arguments changes nothing.
-        let hello = redis::cmd("HELLO").query_async(commands).await;
-        let hello: HashMap<String, Value> = hello.unwrap_or_default();
-        let says = |field, text: &[u8]| matches!(hello.get(field), Some(Value::BulkString(it)) if it == text);
-        if says("role", b"replica") && !says("mode", b"cluster") {
-            let replica = (ServerErrorKind::ReadOnly.into(), "replica").into();
-            return Err(error::from_redis(Step::Connect, &self.address, &replica));
-        }
-        Ok(())
-    }
-
-    async fn stream(&self) -> io::Result<Box<dyn Stream>> {
-        let (host, port) = match &self.address {
+    async fn stream(&self, address: &Address) -> io::Result<Box<dyn Stream>> {
+        let (host, port) = match address {
             Address::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
             Address::Tcp { host, port } | Address::Tls { host, port, .. } => (host, *port),
         };
         let tcp = TcpStream::connect((host.as_str(), port)).await?;
-        // No keepalive: the session asks for a sign of life each second, which finds more and sooner.
+        // No keepalive: the session asks for a sign of life twice a second, which finds more and sooner.
         tcp.set_nodelay(true)?;
-        match &self.tls {
-            Some(tls) => tls.wrap(tcp).await,
-            None => Ok(Box::new(tcp)),
+        match (address, &self.tls) {
+            (Address::Tls { .. }, Some(tls)) => tls.wrap(host, tcp).await,
+            _ => Ok(Box::new(tcp)),
         }
     }
+}
+
+/// Asks the server whether it is a primary; its answer is a sign of life as well, also if it is an error.
+///
+/// A replica takes publishes, but only its own subscribers get them. In a Redis Cluster (unless they are `sharded`) all
+/// nodes pass them on.
+pub(crate) async fn require_primary(
+    step: Step,
+    at: impl Display,
+    commands: &mut MultiplexedConnection,
+    sharded: bool,
+) -> Result<()> {
+    // HELLO tells the role, needs no more rights than the login did, and without arguments changes nothing.
+    let hello = redis::cmd("HELLO").query_async(commands).await;
+    let hello: HashMap<String, Value> = hello.unwrap_or_default();
+    let says =
+        |field, text: &[u8]| matches!(hello.get(field), Some(Value::BulkString(it)) if it == text);
+    if says("role", b"replica") && (sharded || !says("mode", b"cluster")) {
+        let replica = (ServerErrorKind::ReadOnly.into(), "replica").into();
+        return Err(error::from_redis(step, at, &replica));
+    }
+    Ok(())
 }

@@ -3,12 +3,12 @@
 //! Texts of the server are not passed on: it may repeat the arguments of a command it does not know, and with them the
 //! password. What is passed on is the code, the first word of its answer.
 
-use std::{io, time::Duration};
+use std::{fmt::Display, io, time::Duration};
 
 use redis::{ErrorKind as Redis, RedisError, ServerErrorKind as Server};
 use socketioxide_adapter_core::{Error, ErrorKind};
 
-use crate::config::Address;
+use crate::config::{Address, RedisConfig};
 
 /// What failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,15 +32,15 @@ impl Step {
 }
 
 /// A call while there is no session.
-pub(crate) fn down(step: Step, address: &Address) -> Error {
-    step.error(ErrorKind::LinkDown, format!("{address}: the link is down"))
+pub(crate) fn down(step: Step, at: impl Display) -> Error {
+    step.error(ErrorKind::LinkDown, format!("{at}: the link is down"))
 }
 
 /// A call that was waiting when the session ended.
-pub(crate) fn interrupted(step: Step, address: &Address) -> Error {
+pub(crate) fn interrupted(step: Step, at: impl Display) -> Error {
     step.error(
         ErrorKind::Interrupted,
-        format!("{address}: the connection was lost"),
+        format!("{at}: the connection was lost"),
     )
 }
 
@@ -50,24 +50,24 @@ pub(crate) fn closed(step: Step) -> Error {
 }
 
 /// A call that was not answered in time.
-pub(crate) fn late(step: Step, address: &Address, limit: Duration) -> Error {
+pub(crate) fn late(step: Step, at: impl Display, limit: Duration) -> Error {
     step.error(
         ErrorKind::Timeout,
-        format!("{address}: no answer within {limit:?}"),
+        format!("{at}: no answer within {limit:?}"),
     )
 }
 
 /// Why there was no session if no attempt came to an end.
-pub(crate) fn silent(address: &Address, limit: Duration) -> String {
-    let hint = match address {
-        Address::Tls { .. } => ", is it a plain redis:// port?",
-        Address::Tcp { .. } | Address::Unix(_) => "",
+pub(crate) fn silent(config: &RedisConfig, limit: Duration) -> String {
+    let hint = match config.addresses.as_slice() {
+        [Address::Tls { .. }, ..] => ", is it a plain redis:// port?",
+        _ => "",
     };
-    format!("{address}: no answer within {limit:?}{hint}")
+    format!("{}: no answer within {limit:?}{hint}", config.at())
 }
 
 /// An error of the socket while connecting.
-pub(crate) fn from_io(address: &Address, error: &io::Error) -> Error {
+pub(crate) fn from_io(at: impl Display, error: &io::Error) -> Error {
     let (kind, what) = crate::tls::explain(error).unwrap_or_else(|| {
         let what = match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
@@ -80,11 +80,11 @@ pub(crate) fn from_io(address: &Address, error: &io::Error) -> Error {
         };
         (ErrorKind::Unavailable, what)
     });
-    Step::Connect.error(kind, format!("{address}: {what}"))
+    Step::Connect.error(kind, format!("{at}: {what}"))
 }
 
 /// An error of redis-rs: of the connection, or an answer of the server.
-pub(crate) fn from_redis(step: Step, address: &Address, error: &RedisError) -> Error {
+pub(crate) fn from_redis(step: Step, at: impl Display, error: &RedisError) -> Error {
     let (kind, what) = match error.kind() {
         Redis::Io if step == Step::Connect => (
             ErrorKind::Unavailable,
@@ -106,12 +106,12 @@ pub(crate) fn from_redis(step: Step, address: &Address, error: &RedisError) -> E
             let code = error.code().unwrap_or_default();
             match answer(code) {
                 Some(known) => known,
-                None => return step.error(unknown(step), unknown_code(address, code)),
+                None => return step.error(unknown(step), unknown_code(at, code)),
             }
         }
         _ => (ErrorKind::Protocol, "an answer that redis-rs cannot read"),
     };
-    step.error(kind, format!("{address}: {what}"))
+    step.error(kind, format!("{at}: {what}"))
 }
 
 const WRONG_PASSWORD: &str = "wrong user name or password";
@@ -157,6 +157,11 @@ fn answer(code: &str) -> Option<(ErrorKind, &'static str)> {
             "the server is a replica without a primary",
         ),
         "CLUSTERDOWN" | "TRYAGAIN" => (ErrorKind::Unavailable, "the Redis Cluster is not ready"),
+        // Only with sharded Pub/Sub, which follows the slot.
+        "MOVED" => (
+            ErrorKind::Unavailable,
+            "the slot has just moved to another server",
+        ),
         _ => return None,
     })
 }
@@ -186,9 +191,9 @@ fn unknown(step: Step) -> ErrorKind {
     }
 }
 
-fn unknown_code(address: &Address, code: &str) -> String {
+fn unknown_code(at: impl Display, code: &str) -> String {
     let code: String = code.chars().filter(char::is_ascii_uppercase).collect();
-    format!("{address}: refused by the server ({code})")
+    format!("{at}: refused by the server ({code})")
 }
 
 #[cfg(test)]
@@ -304,7 +309,7 @@ mod tests {
                 Rejected,
                 "(WHATEVER)",
             ),
-            ("MOVED 1 h:2", Unavailable, Rejected, "(MOVED)"),
+            ("MOVED 1 h:2", Unavailable, Unavailable, "moved"),
         ];
         for (line, connecting, publishing, text) in table {
             let mut error = answered(line);
@@ -313,7 +318,7 @@ mod tests {
                 error = (Redis::RESP3NotSupported, "old").into();
             }
             for (step, kind) in [(Step::Connect, connecting), (Step::Publish, publishing)] {
-                let error = from_redis(step, &address(), &error);
+                let error = from_redis(step, address(), &error);
                 assert_eq!(error.kind(), kind, "{step:?} {line}");
                 assert!(error.to_string().contains(text), "{error}");
                 assert!(!format!("{error:?} {error}").contains(SECRET), "{error:?}");
@@ -324,7 +329,7 @@ mod tests {
     #[test]
     fn a_lost_connection_leaves_the_outcome_of_a_publish_unknown() {
         let lost = RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe));
-        let kind = |step| from_redis(step, &address(), &lost).kind();
+        let kind = |step| from_redis(step, address(), &lost).kind();
         assert_eq!(kind(Step::Connect), ErrorKind::Unavailable);
         assert_eq!(kind(Step::Publish), ErrorKind::Interrupted);
         assert_eq!(kind(Step::Subscribe), ErrorKind::Interrupted);
@@ -342,7 +347,7 @@ mod tests {
             (Redis::Client, Protocol),
         ];
         for (kind, expected) in table {
-            let error = from_redis(Step::Connect, &address(), &(kind, SECRET).into());
+            let error = from_redis(Step::Connect, address(), &(kind, SECRET).into());
             assert_eq!((error.kind(), error.is_retryable()), (expected, false));
             assert!(!error.to_string().contains(SECRET), "{error}");
         }
@@ -352,7 +357,7 @@ mod tests {
     fn a_socket_error_names_the_address_and_what_to_look_at() {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         assert_eq!(
-            from_io(&address(), &refused).to_string(),
+            from_io(address(), &refused).to_string(),
             "redis: connect: h:1: connection refused, is Redis running there?"
         );
     }

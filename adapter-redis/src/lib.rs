@@ -42,7 +42,9 @@ mod config;
 mod connection;
 mod error;
 mod publisher;
+mod servers;
 mod session;
+mod slots;
 #[cfg_attr(feature = "tls", path = "tls/enabled.rs")]
 #[cfg_attr(not(feature = "tls"), path = "tls/disabled.rs")]
 mod tls;
@@ -54,7 +56,7 @@ use std::sync::Arc;
 use socketioxide_adapter_core::{backend::Backend, transport::Transport};
 
 pub use self::{
-    config::{Address, RedisConfig, RootCa},
+    config::{Address, RedisConfig, RootCa, Topology},
     transport::RedisTransport,
 };
 

@@ -1,4 +1,4 @@
-//! One session: two connections, from the first byte to the loss of either.
+//! One session: two connections to each of its servers, from the first byte to the loss of any.
 
 use std::{
     convert::Infallible,
@@ -9,29 +9,128 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{BoxFuture, pending};
-use redis::{PushInfo, RedisError, RedisResult, aio::MultiplexedConnection};
-use socketioxide_adapter_core::{Error, ErrorKind, Result, transport::SessionUp};
+use futures_util::{
+    future::{BoxFuture, join_all, pending, try_join, try_join_all},
+    stream::{FuturesUnordered, StreamExt as _},
+};
+use redis::{Cmd, PushInfo, RedisError, Value, aio::MultiplexedConnection};
+use socketioxide_adapter_core::{
+    Error, ErrorKind, Result,
+    transport::{Receipt, SessionUp},
+};
 use tokio::{
-    sync::oneshot,
+    sync::{Notify, oneshot},
     task::JoinSet,
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
 
 use crate::{
     companion,
+    config::{Address, RedisConfig},
+    connection::require_primary,
     error::{self, Step},
-    topics::Channel,
+    publisher::Publisher,
+    servers::Found,
+    slots::Slots,
+    topics::Placed,
     transport::Shared,
 };
 
-/// Channels per SUBSCRIBE.
+/// Commands to subscribe that are sent at once.
 const BATCH: usize = 512;
 /// How often a session looks for dropped subscriptions and for signs of life.
 const TICK: Duration = Duration::from_millis(500);
 /// A connection is dead after so many ticks in a row without a byte: 2 to 2.5 s. Ticks are counted, not time: if this
 /// process itself stood still, that is one tick, and no proof against the server.
 const SILENT_TICKS: u32 = 4;
+/// How often a channel is followed to another server at once; then it has time until the next tick.
+const MOVES: u32 = 3;
+
+/// What calls need of the present session.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    servers: Vec<Server>,
+    /// Which server has which channel, in a cluster; otherwise the first and only one has all.
+    slots: Option<Slots>,
+    /// A slot has moved to a server that this session does not know.
+    unknown_owner: Notify,
+}
+
+#[derive(Debug)]
+struct Server {
+    publisher: Publisher,
+    subscribing: MultiplexedConnection,
+}
+
+impl Session {
+    /// Publishes and waits for the server's answer.
+    pub(crate) async fn publish(
+        &self,
+        config: &RedisConfig,
+        channel: &[u8],
+        payload: &[u8],
+    ) -> Result<Receipt> {
+        let verb = if self.slots.is_some() {
+            "SPUBLISH"
+        } else {
+            "PUBLISH"
+        };
+        let mut command = Cmd::with_capacity(3, channel.len() + payload.len() + 16);
+        command.arg(verb).arg(channel).arg(payload);
+        match self
+            .send(config, self.server_of(channel), &command, payload.len())
+            .await?
+        {
+            Value::Int(receivers) => Ok(Receipt::with_receivers(receivers.try_into().unwrap_or(0))),
+            _ => {
+                Err(Step::Publish
+                    .error(ErrorKind::Protocol, "the answer is no number of receivers"))
+            }
+        }
+    }
+
+    /// Sends a command that carries a payload of `bytes` to a server, in one order with the publishes.
+    pub(crate) async fn send(
+        &self,
+        config: &RedisConfig,
+        server: usize,
+        command: &Cmd,
+        bytes: usize,
+    ) -> Result<Value> {
+        let publisher = &self.servers[server].publisher;
+        publisher
+            .send(config, command, bytes)
+            .await?
+            .map_err(|error| {
+                self.has_moved(server, &error);
+                error::from_redis(Step::Publish, &publisher.address, &error)
+            })
+    }
+
+    fn server_of(&self, channel: &[u8]) -> usize {
+        self.slots.as_ref().map_or(0, |slots| slots.of(channel))
+    }
+
+    /// Follows a slot to its new master. Returns whether that is what `error`, which `server` has answered, says.
+    fn has_moved(&self, server: usize, error: &RedisError) -> bool {
+        let (Some(slots), Some((owner, slot))) = (&self.slots, error.redirect_node()) else {
+            return false;
+        };
+        let here = &self.servers[server].publisher.address;
+        let owner = owner.rsplit_once(':').and_then(|(host, port)| {
+            let host = if host.is_empty() { here.host()? } else { host };
+            let owner = here.beside(host.to_owned(), port.parse().ok()?);
+            self.servers
+                .iter()
+                .position(|server| server.publisher.address == owner)
+        });
+        match owner {
+            Some(owner) => slots.set(slot, owner),
+            None => self.unknown_owner.notify_one(),
+        }
+        true
+    }
+}
 
 /// Connects, subscribes to all wanted channels, serves until something breaks, and returns what.
 pub(crate) async fn run(shared: Arc<Shared>, up: SessionUp) -> Error {
@@ -47,7 +146,6 @@ struct End<'a>(&'a Shared);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        self.0.publisher.end();
         self.0.topics.end();
         if let Some(companion) = &self.0.companion {
             companion.end();
@@ -56,42 +154,86 @@ impl Drop for End<'_> {
 }
 
 async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
-    let session = shared.topics.session();
-    let reader = shared.clone();
-    let push = move |push: PushInfo| {
-        reader.topics.receive(session, push);
-        Ok::<(), Infallible>(())
-    };
-    let (publishing, subscribing) = tokio::try_join!(
-        shared.server.connect(None),
-        shared.server.connect(Some(Arc::new(push)))
-    )?;
+    let Found { addresses, slots } = shared.servers.find().await?;
+    let number = shared.topics.next_session();
+    let connecting = addresses.iter().enumerate().map(|(server, address)| {
+        let reader = shared.clone();
+        let push = move |push: PushInfo| {
+            reader.topics.receive(number, server, push);
+            Ok::<(), Infallible>(())
+        };
+        let client = &shared.servers.client;
+        try_join(
+            client.connect(address, None),
+            client.connect(address, Some(Arc::new(push))),
+        )
+    });
+    let pairs = try_join_all(connecting).await?;
     // Aborted with this future; the tracker lets `close` wait until they are gone.
     let mut drivers = JoinSet::new();
-    drivers.spawn(shared.tasks.track_future(publishing.driver));
-    drivers.spawn(shared.tasks.track_future(subscribing.driver));
-    let mut commands = publishing.commands.clone();
-    shared.server.require_primary(&mut commands).await?;
+    let mut session = Session {
+        slots,
+        ..Session::default()
+    };
+    let mut received = Vec::new();
+    for (address, (publishing, subscribing)) in addresses.iter().zip(pairs) {
+        received.push([publishing.received, subscribing.received]);
+        for driver in [publishing.driver, subscribing.driver] {
+            drivers.spawn(shared.tasks.track_future(driver));
+        }
+        session.servers.push(Server {
+            publisher: Publisher::new(address.clone(), publishing.commands),
+            subscribing: subscribing.commands,
+        });
+    }
+    let session = Arc::new(session);
+    let sharded = session.slots.is_some();
+    try_join_all(session.servers.iter().map(|server| async move {
+        let Publisher {
+            address,
+            connection,
+            ..
+        } = &server.publisher;
+        require_primary(Step::Connect, address, &mut connection.clone(), sharded).await
+    }))
+    .await?;
     let subscriber = Subscriber {
         shared,
-        commands: subscribing.commands.clone(),
+        session: &session,
     };
-    subscriber.reconcile().await?;
-    let (mut companion, received) = accompany(shared, &commands, &mut drivers).await?;
-    shared.topics.open();
-    shared.publisher.open(publishing.commands);
+    if !subscriber.reconcile().await? {
+        return Err(Step::Connect.error(ErrorKind::Unavailable, "slots of the cluster are moving"));
+    }
+    let (mut companion, companion_received) = accompany(shared, &session, &mut drivers).await?;
+    shared.topics.open(session.clone());
     up.up();
-    let lost = |what: &str| {
-        let message = format!("{}: {what}", shared.server.address());
-        Err(Step::Link.error(ErrorKind::Interrupted, message))
-    };
+    let at = shared.config.at();
+    let lost = |what: &str| Err(Step::Link.error(ErrorKind::Interrupted, format!("{at}: {what}")));
+    let connections = session.servers.iter().zip(&received);
+    let mut watching: FuturesUnordered<_> = connections
+        .flat_map(
+            |(
+                Server {
+                    publisher,
+                    subscribing,
+                },
+                received,
+            )| {
+                let at = &publisher.address;
+                let connection = &publisher.connection;
+                [
+                    watch(at, connection, &received[0], sharded, Some(publisher)),
+                    watch(at, subscribing, &received[1], sharded, None),
+                ]
+            },
+        )
+        .collect();
     tokio::select! {
         _ = drivers.join_next() => lost("the connection was lost"),
-        error = watch_publishing(shared, commands) => error,
-        never = watch_subscribing(subscribing.commands) => match never {},
-        () = silence(&publishing.received) => lost("no sign of life"),
-        () = silence(&subscribing.received) => lost("no sign of life"),
-        () = silence_of(received.as_deref()) => lost("no sign of life"),
+        Some(error) = watching.next() => Err(error),
+        error = shared.servers.replaced(&addresses[0]) => Err(error),
+        () = session.unknown_owner.notified() => lost("a slot has moved to a server that is new"),
+        () = silence_of(companion_received.as_deref()) => lost("no sign of life"),
         error = &mut companion => Err(error),
         error = subscriber.run() => error,
     }
@@ -100,18 +242,23 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
 /// Connects for the companion and lets it run until it is ready. Without one, what is returned never ends.
 async fn accompany<'a>(
     shared: &'a Shared,
-    publishing: &MultiplexedConnection,
+    session: &Session,
     drivers: &mut JoinSet<()>,
 ) -> Result<(BoxFuture<'a, Error>, Option<Arc<AtomicUsize>>)> {
-    let Some(companion) = &shared.companion else {
+    let (Some(companion), [server, ..]) = (&shared.companion, session.servers.as_slice()) else {
         return Ok((Box::pin(pending()), None));
     };
-    let own = shared.server.connect(None).await?;
+    let Publisher {
+        address,
+        connection,
+        ..
+    } = &server.publisher;
+    let own = shared.servers.client.connect(address, None).await?;
     drivers.spawn(shared.tasks.track_future(own.driver));
     let session = companion::Session {
         own: own.commands,
-        publishing: publishing.clone(),
-        address: shared.server.address().clone(),
+        publishing: connection.clone(),
+        address: address.clone(),
     };
     let (ready, is_ready) = oneshot::channel();
     let mut run = companion.run(session, ready);
@@ -129,28 +276,31 @@ async fn silence_of(received: Option<&AtomicUsize>) {
 }
 
 /// Asks for a sign of life at each tick, and whether the server is still a primary: one that is demoted goes on to serve.
-/// The answer is also the last word on all publishes before the question.
-async fn watch_publishing(
-    shared: &Shared,
-    mut commands: MultiplexedConnection,
-) -> Result<Infallible> {
-    let mut ticks = ticks();
-    loop {
-        ticks.tick().await;
-        let last = shared.publisher.last();
-        // No deadline: `silence` has one, and everything that is received before the answer counts there.
-        shared.server.require_primary(&mut commands).await?;
-        shared.publisher.answered(last);
-    }
-}
-
-/// Asks for a sign of life at each tick.
-async fn watch_subscribing(mut commands: MultiplexedConnection) -> Infallible {
-    let ping = redis::cmd("PING");
-    let mut ticks = ticks();
-    loop {
-        ticks.tick().await;
-        let _ = commands.send_packed_command(&ping).await;
+/// Returns once it is none or silent. The answer is also the last word on all publishes before the question.
+async fn watch(
+    at: &Address,
+    connection: &MultiplexedConnection,
+    received: &AtomicUsize,
+    sharded: bool,
+    publisher: Option<&Publisher>,
+) -> Error {
+    let asking = async {
+        let (mut commands, mut ticks) = (connection.clone(), ticks());
+        loop {
+            ticks.tick().await;
+            let sent = publisher.map(Publisher::sent);
+            // No deadline: `silence` has one, and everything that is received before the answer counts there.
+            require_primary(Step::Link, at, &mut commands, sharded).await?;
+            if let (Some(publisher), Some(sent)) = (publisher, sent) {
+                publisher.answered(sent);
+            }
+        }
+    };
+    tokio::select! {
+        Err::<Infallible, _>(error) = asking => error,
+        () = silence(received) => {
+            Step::Link.error(ErrorKind::Interrupted, format!("{at}: no sign of life"))
+        }
     }
 }
 
@@ -172,11 +322,11 @@ fn ticks() -> Interval {
     ticks
 }
 
-/// Keeps the subscriptions of the server the same as the wanted ones: one command at a time, so that none overtakes
-/// another, and each for all channels that have come together meanwhile.
+/// Keeps the subscriptions of the servers the same as the wanted ones: never two commands for one channel at a time, so
+/// that none overtakes another.
 struct Subscriber<'a> {
     shared: &'a Shared,
-    commands: MultiplexedConnection,
+    session: &'a Session,
 }
 
 impl Subscriber<'_> {
@@ -191,52 +341,64 @@ impl Subscriber<'_> {
         }
     }
 
-    async fn reconcile(&self) -> Result<()> {
-        let (unwanted, missing) = self.shared.topics.differences();
-        self.unsubscribe(&unwanted).await?;
-        self.subscribe(&missing).await
+    /// Returns whether the servers have all wanted channels.
+    async fn reconcile(&self) -> Result<bool> {
+        let [subscribe, unsubscribe] = match self.session.slots {
+            Some(_) => ["SSUBSCRIBE", "SUNSUBSCRIBE"],
+            None => ["SUBSCRIBE", "UNSUBSCRIBE"],
+        };
+        for _ in 0..MOVES {
+            let topics = &self.shared.topics;
+            let (unwanted, missing) = topics.differences(|channel| self.session.server_of(channel));
+            // If a server refuses, what it goes on to send is ignored.
+            self.refused(unsubscribe, &unwanted).await?;
+            let mut moved = false;
+            for ((server, channel), error) in self.refused(subscribe, &missing).await? {
+                if self.session.has_moved(*server, &error) {
+                    moved = true;
+                } else {
+                    topics.refuse(channel, || self.error(*server, &error))?;
+                }
+            }
+            if !moved {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    async fn subscribe(&self, channels: &[Channel]) -> Result<()> {
-        let mut commands = self.commands.clone();
+    /// Sends a command for each of the channels; returns which ones the servers refuse. An error is the end of the session.
+    async fn refused<'a>(
+        &self,
+        verb: &str,
+        channels: &'a [Placed],
+    ) -> Result<Vec<(&'a Placed, RedisError)>> {
+        let limit = self.shared.config.timeout;
+        let mut refused = Vec::new();
         for batch in channels.chunks(BATCH) {
-            let Err(refused) = self.answer(commands.subscribe(batch)).await? else {
-                continue;
-            };
-            // The server refuses a batch as a whole. Whom does it mean?
-            for channel in batch {
-                let refused = match batch {
-                    [_] => Err(refused.clone()),
-                    _ => self.answer(commands.subscribe(channel)).await?,
-                };
-                if let Err(error) = refused {
-                    self.shared.topics.refuse(channel, || self.error(&error))?;
+            let answers = batch.iter().map(async |(server, channel)| {
+                let mut commands = self.session.servers[*server].subscribing.clone();
+                redis::cmd(verb)
+                    .arg(channel)
+                    .query_async::<Value>(&mut commands)
+                    .await
+            });
+            let answers = timeout(limit, join_all(answers)).await;
+            let answers =
+                answers.map_err(|_| error::late(Step::Link, self.shared.config.at(), limit))?;
+            for (placed, answer) in batch.iter().zip(answers) {
+                match answer {
+                    Err(error) if error.is_io_error() => return Err(self.error(placed.0, &error)),
+                    Err(error) => refused.push((placed, error)),
+                    Ok(_) => {}
                 }
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
-    async fn unsubscribe(&self, channels: &[Channel]) -> Result<()> {
-        let mut commands = self.commands.clone();
-        for batch in channels.chunks(BATCH) {
-            // If the server refuses, what it goes on to send is ignored.
-            let _ = self.answer(commands.unsubscribe(batch)).await?;
-        }
-        Ok(())
-    }
-
-    /// The server's answer to a command; the outer error is the end of the session.
-    async fn answer(&self, call: impl Future<Output = RedisResult<()>>) -> Result<RedisResult<()>> {
-        let limit = self.shared.config.timeout;
-        match timeout(limit, call).await {
-            Ok(Err(error)) if error.is_io_error() => Err(self.error(&error)),
-            Ok(answer) => Ok(answer),
-            Err(_) => Err(error::late(Step::Link, self.shared.server.address(), limit)),
-        }
-    }
-
-    fn error(&self, error: &RedisError) -> Error {
-        error::from_redis(Step::Subscribe, self.shared.server.address(), error)
+    fn error(&self, server: usize, error: &RedisError) -> Error {
+        let at = &self.session.servers[server].publisher.address;
+        error::from_redis(Step::Subscribe, at, error)
     }
 }

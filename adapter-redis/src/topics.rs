@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -10,12 +10,21 @@ use redis::{PushInfo, PushKind, Value};
 use smallvec::SmallVec;
 use socketioxide_adapter_core::{
     Error, Result,
-    transport::{BufferLimits, Continuity, Subscription, SubscriptionSender},
+    transport::{Continuity, Subscription, SubscriptionSender},
 };
 use tokio::sync::{Notify, oneshot};
 
+use crate::{
+    config::RedisConfig,
+    error::{self, Step},
+    session::Session,
+};
+
 /// A channel name as Redis knows it.
 pub(crate) type Channel = Vec<u8>;
+
+/// A channel and the index of a server.
+pub(crate) type Placed = (usize, Channel);
 
 /// Tells a subscriber that the server has the subscription, or why not.
 pub(crate) type Confirmation = oneshot::Receiver<Result<()>>;
@@ -27,14 +36,14 @@ pub(crate) struct Topics {
     changed: Notify,
 }
 
-/// Whether listeners can be added.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Whether there is a session.
+#[derive(Debug, Clone, Default)]
 pub(crate) enum Phase {
-    /// No: there is no session.
+    /// No: nothing can be published, and no listeners added.
     #[default]
     Down,
-    /// Yes.
-    Up,
+    /// This one.
+    Up(Arc<Session>),
     /// Never again.
     Closed,
 }
@@ -50,7 +59,9 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// Whether the server has the subscription in the present session.
+    /// Index of the server that was asked for it in the present session.
+    server: usize,
+    /// Whether that server has the subscription.
     confirmed: bool,
     listeners: SmallVec<[Listener; 1]>,
 }
@@ -62,21 +73,29 @@ struct Listener {
     waiting: Option<oneshot::Sender<Result<()>>>,
 }
 
+impl Phase {
+    fn session(&self, step: Step, config: &RedisConfig) -> Result<Arc<Session>> {
+        match self {
+            Self::Up(session) => Ok(session.clone()),
+            Self::Down => Err(error::down(step, config.at())),
+            Self::Closed => Err(error::closed(step)),
+        }
+    }
+}
+
 impl Topics {
     /// Adds a listener. The confirmation is `None` if the server has the channel already.
     ///
     /// # Errors
-    /// The phase, if it is not [`Phase::Up`].
+    /// If there is no session.
     pub(crate) fn add(
         &self,
+        config: &RedisConfig,
         channel: &[u8],
-        limits: BufferLimits,
-    ) -> Result<(Subscription, Option<Confirmation>), Phase> {
-        let (sender, subscription) = Subscription::channel(limits);
+    ) -> Result<(Subscription, Option<Confirmation>)> {
+        let (sender, subscription) = Subscription::channel(config.subscription_buffer);
         let mut state = self.lock();
-        if state.phase != Phase::Up {
-            return Err(state.phase);
-        }
+        state.phase.session(Step::Subscribe, config)?;
         let entry = match state.channels.get_mut(channel) {
             Some(entry) => entry,
             None => state.channels.entry(channel.to_vec()).or_default(),
@@ -93,21 +112,29 @@ impl Topics {
         Ok((subscription, confirmation))
     }
 
-    /// Waits until a listener was added.
+    /// Waits until a listener was added, or a server has given up a channel.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 
+    /// The present session.
+    ///
+    /// # Errors
+    /// If there is none; `step` is what it was wanted for.
+    pub(crate) fn session(&self, step: Step, config: &RedisConfig) -> Result<Arc<Session>> {
+        self.lock().phase.session(step, config)
+    }
+
     /// The number of the session that can start now, for [`receive`](Self::receive).
-    pub(crate) fn session(&self) -> u64 {
+    pub(crate) fn next_session(&self) -> u64 {
         self.lock().session
     }
 
     /// Notes that the session has all wanted channels and can take more.
-    pub(crate) fn open(&self) {
+    pub(crate) fn open(&self, session: Arc<Session>) {
         let mut state = self.lock();
-        if state.phase == Phase::Down {
-            state.phase = Phase::Up;
+        if !matches!(state.phase, Phase::Closed) {
+            state.phase = Phase::Up(session);
         }
     }
 
@@ -115,7 +142,7 @@ impl Topics {
     pub(crate) fn end(&self) {
         let mut state = self.lock();
         state.session += 1;
-        if state.phase == Phase::Up {
+        if !matches!(state.phase, Phase::Closed) {
             state.phase = Phase::Down;
         }
         for entry in state.channels.values_mut() {
@@ -137,9 +164,9 @@ impl Topics {
         }
     }
 
-    /// Forgets listeners that were dropped. Returns the channels that the server has, but nobody wants any more, and those
-    /// that are wanted, but the server does not have.
-    pub(crate) fn differences(&self) -> (Vec<Channel>, Vec<Channel>) {
+    /// Forgets listeners that were dropped. Returns the channels that a server has, but nobody wants any more, and those
+    /// that are wanted, but no server has: these are to be asked for at the server that `route` tells.
+    pub(crate) fn differences(&self, route: impl Fn(&[u8]) -> usize) -> (Vec<Placed>, Vec<Placed>) {
         let (mut unwanted, mut missing) = (Vec::new(), Vec::new());
         self.lock().channels.retain(|channel, entry| {
             entry
@@ -147,8 +174,11 @@ impl Topics {
                 .retain(|listener| !listener.sender.is_closed());
             let wanted = !entry.listeners.is_empty();
             match (wanted, entry.confirmed) {
-                (true, false) => missing.push(channel.clone()),
-                (false, true) => unwanted.push(channel.clone()),
+                (true, false) => {
+                    entry.server = route(channel);
+                    missing.push((entry.server, channel.clone()));
+                }
+                (false, true) => unwanted.push((entry.server, channel.clone())),
                 _ => {}
             }
             wanted
@@ -181,8 +211,8 @@ impl Topics {
         }
     }
 
-    /// Hands out what `session` received. Called by the reader itself, in the order of arrival; never blocks.
-    pub(crate) fn receive(&self, session: u64, push: PushInfo) {
+    /// Hands out what `session` received from a server. Called by the reader itself, in the order of arrival; never blocks.
+    pub(crate) fn receive(&self, session: u64, server: usize, push: PushInfo) {
         let mut data = push.data.into_iter();
         let Some(Value::BulkString(channel)) = data.next() else {
             return;
@@ -194,9 +224,14 @@ impl Topics {
         let Some(entry) = state.channels.get_mut(&channel) else {
             return;
         };
+        if entry.server != server {
+            return;
+        }
         match (push.kind, data.next()) {
             // Before the confirmation it would be the rest of a subscription that is just being ended.
-            (PushKind::Message, Some(Value::BulkString(payload))) if entry.confirmed => {
+            (PushKind::Message | PushKind::SMessage, Some(Value::BulkString(payload)))
+                if entry.confirmed =>
+            {
                 let payload = Bytes::from(payload);
                 if let Some((last, others)) = entry.listeners.split_last() {
                     for listener in others {
@@ -205,7 +240,7 @@ impl Topics {
                     last.sender.push(payload);
                 }
             }
-            (PushKind::Subscribe, _) => {
+            (PushKind::Subscribe | PushKind::SSubscribe, _) => {
                 entry.confirmed = true;
                 for listener in &mut entry.listeners {
                     match listener.waiting.take() {
@@ -213,6 +248,11 @@ impl Topics {
                         None => listener.sender.resumed(Continuity::Unknown),
                     }
                 }
+            }
+            // Not asked for, or it would have no entry or an unconfirmed one: the slot of the channel has moved.
+            (PushKind::SUnsubscribe, _) if entry.confirmed => {
+                entry.confirmed = false;
+                self.changed.notify_one();
             }
             _ => {}
         }
@@ -229,31 +269,50 @@ mod tests {
     use socketioxide_adapter_core::{ErrorKind, transport::Event};
 
     use super::*;
+    use crate::config::Address;
 
     const RESUMED: Event = Event::Resumed(Continuity::Unknown);
 
-    fn missing() -> (Vec<Channel>, Vec<Channel>) {
-        (vec![], vec![b"c".into()])
+    type Differences = (Vec<Placed>, Vec<Placed>);
+
+    fn missing() -> Differences {
+        (vec![], vec![(0, b"c".into())])
     }
 
-    fn nothing() -> (Vec<Channel>, Vec<Channel>) {
+    fn unwanted() -> Differences {
+        (vec![(0, b"c".into())], vec![])
+    }
+
+    fn nothing() -> Differences {
         (vec![], vec![])
+    }
+
+    fn differences(topics: &Topics) -> Differences {
+        topics.differences(|_| 0)
     }
 
     fn up() -> Topics {
         let topics = Topics::default();
-        topics.open();
+        topics.open(Arc::default());
         topics
     }
 
+    fn config() -> RedisConfig {
+        RedisConfig::new(Address::Unix("/nowhere".into()))
+    }
+
     fn add(topics: &Topics) -> (Subscription, Option<Confirmation>) {
-        topics.add(b"c", BufferLimits::default()).unwrap()
+        topics.add(&config(), b"c").unwrap()
     }
 
     fn receive(topics: &Topics, session: u64, kind: PushKind, payload: &str) {
+        receive_from(topics, session, 0, kind, payload);
+    }
+
+    fn receive_from(topics: &Topics, session: u64, server: usize, kind: PushKind, payload: &str) {
         let text = |text: &str| Value::BulkString(text.into());
         let data = vec![text("c"), text(payload)];
-        topics.receive(session, PushInfo { kind, data });
+        topics.receive(session, server, PushInfo { kind, data });
     }
 
     fn message(payload: &'static str) -> Option<Event> {
@@ -268,7 +327,7 @@ mod tests {
     fn a_session_resumes_in_the_order_of_what_it_receives() {
         let topics = up();
         let (mut subscription, confirmation) = add(&topics);
-        assert_eq!(topics.differences(), missing());
+        assert_eq!(differences(&topics), missing());
         receive(&topics, 0, PushKind::Subscribe, "");
         assert!(matches!(
             confirmation.unwrap().now_or_never(),
@@ -276,14 +335,14 @@ mod tests {
         ));
         receive(&topics, 0, PushKind::Message, "first");
         topics.end();
-        assert_eq!(topics.differences(), missing());
-        let session = topics.session();
+        assert_eq!(differences(&topics), missing());
+        let session = topics.next_session();
         receive(&topics, session, PushKind::Subscribe, "");
         receive(&topics, session, PushKind::Message, "second");
         assert_eq!(read(&mut subscription), message("first"));
         assert_eq!(read(&mut subscription), Some(RESUMED));
         assert_eq!(read(&mut subscription), message("second"));
-        assert_eq!(topics.differences(), nothing());
+        assert_eq!(differences(&topics), nothing());
     }
 
     #[test]
@@ -296,7 +355,7 @@ mod tests {
             receive(&topics, 0, kind, "late");
         }
         assert_eq!(read(&mut subscription), None);
-        assert_eq!(topics.differences(), missing());
+        assert_eq!(differences(&topics), missing());
     }
 
     #[test]
@@ -305,15 +364,36 @@ mod tests {
         let (old, _) = add(&topics);
         receive(&topics, 0, PushKind::Subscribe, "");
         drop(old);
-        assert_eq!(topics.differences(), (vec![b"c".into()], vec![]));
+        assert_eq!(differences(&topics), unwanted());
         // UNSUBSCRIBE is on its way; whatever comes between it and the new SUBSCRIBE would leave a hole.
         let (mut new, _) = add(&topics);
         receive(&topics, 0, PushKind::Message, "rest");
         receive(&topics, 0, PushKind::Unsubscribe, "");
-        assert_eq!(topics.differences(), missing());
+        assert_eq!(differences(&topics), missing());
         receive(&topics, 0, PushKind::Subscribe, "");
         receive(&topics, 0, PushKind::Message, "new");
         assert_eq!(read(&mut new), message("new"));
+    }
+
+    #[test]
+    fn a_channel_whose_slot_moves_follows_it_and_resumes() {
+        let topics = up();
+        let (mut subscription, _) = add(&topics);
+        assert_eq!(differences(&topics), missing());
+        receive(&topics, 0, PushKind::SSubscribe, "");
+        receive(&topics, 0, PushKind::SMessage, "old");
+        receive(&topics, 0, PushKind::SUnsubscribe, "");
+        assert!(topics.changed().now_or_never().is_some());
+        assert_eq!(topics.differences(|_| 1), (vec![], vec![(1, b"c".into())]));
+        // Whatever the old one may still say does not count.
+        for kind in [PushKind::SSubscribe, PushKind::SMessage] {
+            receive(&topics, 0, kind, "late");
+        }
+        receive_from(&topics, 0, 1, PushKind::SSubscribe, "");
+        receive_from(&topics, 0, 1, PushKind::SMessage, "new");
+        assert_eq!(read(&mut subscription), message("old"));
+        assert_eq!(read(&mut subscription), Some(RESUMED));
+        assert_eq!(read(&mut subscription), message("new"));
     }
 
     #[test]
@@ -325,7 +405,7 @@ mod tests {
         let answer = confirmation.unwrap().now_or_never().unwrap().unwrap();
         assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unauthorized);
         drop(subscription);
-        assert_eq!(topics.differences(), nothing());
+        assert_eq!(differences(&topics), nothing());
         let (had_it, _) = add(&topics);
         receive(&topics, 0, PushKind::Subscribe, "");
         topics.end();
@@ -337,15 +417,15 @@ mod tests {
     #[test]
     fn nobody_is_added_without_a_session() {
         let topics = Topics::default();
-        let phase = |topics: &Topics| topics.add(b"c", BufferLimits::default()).unwrap_err();
-        assert_eq!(phase(&topics), Phase::Down);
-        topics.open();
+        let refusal = |topics: &Topics| topics.add(&config(), b"c").unwrap_err().kind();
+        assert_eq!(refusal(&topics), ErrorKind::LinkDown);
+        topics.open(Arc::default());
         let (_waiting, confirmation) = add(&topics);
         topics.end();
-        assert_eq!(phase(&topics), Phase::Down);
+        assert_eq!(refusal(&topics), ErrorKind::LinkDown);
         assert!(matches!(confirmation.unwrap().now_or_never(), Some(Err(_))));
         topics.close();
         topics.end();
-        assert_eq!(phase(&topics), Phase::Closed);
+        assert_eq!(refusal(&topics), ErrorKind::Closed);
     }
 }

@@ -20,11 +20,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     companion::Companion,
     config::RedisConfig,
-    connection::Server,
     error::{self, Step},
-    publisher::Publisher,
+    servers::Servers,
     session,
-    topics::{Phase, Topics},
+    topics::Topics,
 };
 
 /// How long `close` waits for the tasks.
@@ -34,9 +33,8 @@ const CLOSE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: RedisConfig,
-    pub(crate) server: Server,
+    pub(crate) servers: Servers,
     pub(crate) topics: Topics,
-    pub(crate) publisher: Publisher,
     pub(crate) companion: Option<Arc<dyn Companion>>,
     /// Everything that was spawned.
     pub(crate) tasks: TaskTracker,
@@ -46,7 +44,6 @@ pub(crate) struct Shared {
 impl Shared {
     /// Ends all subscriptions and refuses all calls from now on.
     fn close(&self) {
-        self.publisher.close();
         self.topics.close();
         if let Some(companion) = &self.companion {
             companion.close();
@@ -55,7 +52,7 @@ impl Shared {
     }
 }
 
-/// A connection to a Redis server. Dropping it closes it, without waiting.
+/// A link to Redis: to one server, the primary that sentinels know, or a cluster. Dropping it closes it, without waiting.
 ///
 /// The order of payloads on one topic is that in which `publish` was first polled. A publish resolves with the number of
 /// subscribers that Redis handed it to. While the link is down, `publish` and `subscribe` fail at once with
@@ -101,7 +98,7 @@ impl RedisTransport {
         companion: Option<Arc<dyn Companion>>,
     ) -> Result<Self> {
         config.validate()?;
-        let server = Server::new(&config)?;
+        let servers = Servers::new(&config)?;
         let limit = config.connect_timeout;
         let (sender, mut watch) = link();
         let shutdown = CancellationToken::new();
@@ -114,9 +111,8 @@ impl RedisTransport {
         };
         let shared = Arc::new(Shared {
             config,
-            server,
+            servers,
             topics: Topics::default(),
-            publisher: Publisher::default(),
             companion,
             tasks: TaskTracker::new(),
             link: sender,
@@ -151,7 +147,7 @@ impl RedisTransport {
                 let reason = reason.strip_prefix("redis: connect: ").unwrap_or(reason);
                 format!("{reason} (gave up after {limit:?})")
             }
-            None => error::silent(transport.shared.server.address(), limit),
+            None => error::silent(&transport.shared.config, limit),
         };
         Err(Step::Connect.error(ErrorKind::Unavailable, message))
     }
@@ -165,8 +161,9 @@ impl RedisTransport {
     /// # Cancel safety
     /// As [`publish`](Transport::publish).
     pub async fn send(&self, command: &Cmd, bytes: usize) -> Result<Value> {
-        let config = &self.shared.config;
-        self.shared.publisher.send(config, command, bytes).await
+        let Shared { config, topics, .. } = &*self.shared;
+        let session = topics.session(Step::Publish, config)?;
+        session.send(config, 0, command, bytes).await
     }
 
     /// Ends all tasks, and waits for that up to a deadline.
@@ -206,28 +203,24 @@ impl Transport for RedisTransport {
     }
 
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
-        let (config, channel) = (&self.shared.config, self.channel(topic));
-        self.shared
-            .publisher
-            .publish(config, &channel, &payload)
+        let Shared { config, topics, .. } = &*self.shared;
+        let session = topics.session(Step::Publish, config)?;
+        session
+            .publish(config, &self.channel(topic), &payload)
             .await
     }
 
     async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
         const STEP: Step = Step::Subscribe;
         let Shared { config, topics, .. } = &*self.shared;
-        let added = topics.add(&self.channel(topic), config.subscription_buffer);
-        let (subscription, confirmation) = added.map_err(|phase| match phase {
-            Phase::Closed => error::closed(STEP),
-            Phase::Down | Phase::Up => error::down(STEP, &config.address),
-        })?;
+        let (subscription, confirmation) = topics.add(config, &self.channel(topic))?;
         let Some(confirmation) = confirmation else {
             return Ok(subscription);
         };
         match timeout(config.timeout, confirmation).await {
             Ok(Ok(answer)) => answer.map(|()| subscription),
-            Ok(Err(_)) => Err(error::interrupted(STEP, &config.address)),
-            Err(_) => Err(error::late(STEP, &config.address, config.timeout)),
+            Ok(Err(_)) => Err(error::interrupted(STEP, config.at())),
+            Err(_) => Err(error::late(STEP, config.at(), config.timeout)),
         }
     }
 
@@ -261,15 +254,14 @@ mod tests {
         let config = RedisConfig::new(Address::Unix("/nowhere".into()));
         let (sender, link) = link();
         let shared = Arc::new(Shared {
-            server: Server::new(&config).unwrap(),
+            servers: Servers::new(&config).unwrap(),
             config,
             topics: Topics::default(),
-            publisher: Publisher::default(),
             companion: None,
             tasks: TaskTracker::new(),
             link: sender,
         });
-        shared.topics.open();
+        shared.topics.open(Arc::default());
         let stuck = shared.tasks.spawn(pending::<()>());
         let transport = RedisTransport {
             shared,
@@ -277,8 +269,8 @@ mod tests {
             shutdown: CancellationToken::new(),
             abort: stuck.abort_handle(),
         };
-        let limits = transport.shared.config.subscription_buffer;
-        let (mut subscription, _) = transport.shared.topics.add(b"c", limits).unwrap();
+        let Shared { config, topics, .. } = &*transport.shared;
+        let (mut subscription, _) = topics.add(config, b"c").unwrap();
         let start = Instant::now();
         let (first, second) = tokio::join!(transport.close(), transport.close());
         first.and(second).unwrap();
@@ -287,9 +279,8 @@ mod tests {
         assert_eq!(subscription.recv().now_or_never(), Some(None));
         assert!(stuck.await.unwrap_err().is_cancelled());
         // A session that is only now on its way out changes nothing any more.
-        transport.shared.topics.end();
-        transport.shared.topics.open();
-        transport.shared.publisher.end();
+        topics.end();
+        topics.open(Arc::default());
         let closed = [
             transport
                 .publish(&Topic::Cluster, "x".into())

@@ -28,7 +28,7 @@ async fn works(transport: &RedisTransport) {
 
 /// The error of a connect, which must be one line, name the server and keep the secret.
 async fn refused(config: RedisConfig) -> (ErrorKind, String) {
-    let address = config.address.to_string();
+    let address = config.addresses[0].to_string();
     let error = soon("a refusal", RedisTransport::connect(config)).await;
     let error: Error = error.map(drop).unwrap_err();
     let text = error.to_string();
@@ -355,7 +355,7 @@ async fn the_password_is_in_no_text() {
         let config = config(url);
         texts.push(format!(
             "{config:?} {:?} {}",
-            config.address, config.address
+            config.addresses, config.addresses[0]
         ));
         assert_eq!(config.password.as_deref(), Some(SECRET));
     }

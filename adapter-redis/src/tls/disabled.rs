@@ -11,18 +11,18 @@ use crate::{
 };
 
 /// Cannot be made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Tls(Infallible);
 
 impl Tls {
-    pub(crate) fn new(_host: &str, _ca: &RootCa) -> Result<Self> {
+    pub(crate) fn new(_ca: &RootCa) -> Result<Self> {
         Err(invalid(
             "rediss:// needs the cargo feature \"tls\" of socketioxide-adapter-redis",
         ))
     }
 
     #[expect(clippy::unused_async, reason = "the same signature as with TLS")]
-    pub(crate) async fn wrap(&self, _tcp: TcpStream) -> io::Result<Box<dyn Stream>> {
+    pub(crate) async fn wrap(&self, _host: &str, _tcp: TcpStream) -> io::Result<Box<dyn Stream>> {
         match self.0 {}
     }
 }

@@ -16,16 +16,12 @@ use crate::{
     connection::Stream,
 };
 
-/// How to speak TLS with one server.
-pub(crate) struct Tls {
-    connector: TlsConnector,
-    name: ServerName<'static>,
-}
+/// How to speak TLS with the servers.
+#[derive(Clone)]
+pub(crate) struct Tls(TlsConnector);
 
 impl Tls {
-    pub(crate) fn new(host: &str, ca: &RootCa) -> Result<Self> {
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| invalid("the host is no name that a certificate can be for"))?;
+    pub(crate) fn new(ca: &RootCa) -> Result<Self> {
         // The provider is named here and not taken from the process: with two of them compiled in, rustls panics when
         // it has to choose.
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -33,21 +29,18 @@ impl Tls {
             .map_err(|_| invalid("no TLS version in common with rustls"))?
             .with_root_certificates(roots(ca)?)
             .with_no_client_auth();
-        Ok(Self {
-            connector: TlsConnector::from(Arc::new(config)),
-            name,
-        })
+        Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 
-    pub(crate) async fn wrap(&self, tcp: TcpStream) -> io::Result<Box<dyn Stream>> {
-        let stream = self.connector.connect(self.name.clone(), tcp).await?;
-        Ok(Box::new(stream))
+    pub(crate) async fn wrap(&self, host: &str, tcp: TcpStream) -> io::Result<Box<dyn Stream>> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        Ok(Box::new(self.0.connect(name, tcp).await?))
     }
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tls({:?})", self.name)
+        f.write_str("Tls")
     }
 }
 

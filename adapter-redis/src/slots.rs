@@ -1,0 +1,182 @@
+//! Which master of a Redis Cluster has which channel.
+
+use std::{
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use redis::{Value, from_redis_value_ref};
+
+use crate::config::Address;
+
+/// Number of slots of every Redis Cluster.
+const SLOTS: usize = 16_384;
+
+/// For each slot, the index of its master among the servers of the session.
+pub(crate) struct Slots(Mutex<Vec<u16>>);
+
+impl Slots {
+    /// Reads the answer to `CLUSTER SLOTS`; also returns the masters. `None` if not every slot has one.
+    pub(crate) fn read(answered: &Address, ranges: &Value) -> Option<(Self, Vec<Address>)> {
+        let mut masters: Vec<Address> = Vec::new();
+        let mut slots = vec![None; SLOTS];
+        let Value::Array(ranges) = ranges else {
+            return None;
+        };
+        for range in ranges {
+            // What follows are names of the master and its replicas.
+            let Value::Array(range) = range else {
+                return None;
+            };
+            let (first, last): (usize, usize) = (number(range.first()?)?, number(range.get(1)?)?);
+            let Value::Array(master) = range.get(2)? else {
+                return None;
+            };
+            // Without a host: the one that we asked.
+            let host: Option<String> = from_redis_value_ref(master.first()?).ok()?;
+            let host = host.filter(|host| !host.is_empty());
+            let host = host.or_else(|| answered.host().map(str::to_owned))?;
+            let address = answered.beside(host, number(master.get(1)?)?);
+            let known = masters.iter().position(|master| *master == address);
+            let master = known.unwrap_or_else(|| {
+                masters.push(address);
+                masters.len() - 1
+            });
+            slots
+                .get_mut(first..=last)?
+                .fill(u16::try_from(master).ok());
+        }
+        let slots: Option<Vec<u16>> = slots.into_iter().collect();
+        Some((Self(Mutex::new(slots?)), masters))
+    }
+
+    /// The index of the master that has a channel.
+    pub(crate) fn of(&self, channel: &[u8]) -> usize {
+        self.lock()[slot(channel)].into()
+    }
+
+    /// Notes that a slot has moved to another master.
+    pub(crate) fn set(&self, slot: u16, master: usize) {
+        if let (Some(entry), Ok(master)) =
+            (self.lock().get_mut(usize::from(slot)), master.try_into())
+        {
+            *entry = master;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u16>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Slots")
+    }
+}
+
+fn number<T: TryFrom<i64>>(value: &Value) -> Option<T> {
+    match value {
+        Value::Int(number) => (*number).try_into().ok(),
+        _ => None,
+    }
+}
+
+/// The slot of a channel: of what stands between its first `{` and the next `}`, if anything does.
+fn slot(channel: &[u8]) -> usize {
+    let tag = channel
+        .iter()
+        .position(|byte| *byte == b'{')
+        .and_then(|open| {
+            let rest = &channel[open + 1..];
+            let len = rest.iter().position(|byte| *byte == b'}')?;
+            rest.get(..len).filter(|tag| !tag.is_empty())
+        });
+    usize::from(crc16(tag.unwrap_or(channel))) % SLOTS
+}
+
+/// CRC-16/XMODEM.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
+            if crc & 0x8000 == 0 {
+                crc << 1
+            } else {
+                (crc << 1) ^ 0x1021
+            }
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: i64, last: i64, host: &str, port: i64) -> Value {
+        let host = match host {
+            "" => Value::Nil,
+            host => Value::BulkString(host.into()),
+        };
+        let name = Value::BulkString("0123".into());
+        let master = Value::Array(vec![host, Value::Int(port), name]);
+        Value::Array(vec![Value::Int(first), Value::Int(last), master])
+    }
+
+    fn asked() -> Address {
+        Address::Tcp {
+            host: "asked".into(),
+            port: 1,
+        }
+    }
+
+    #[test]
+    fn slots_are_those_of_the_specification() {
+        assert_eq!(crc16(b"123456789"), 0x31c3);
+        assert_eq!(slot(b"user1000"), 3_443);
+        assert_eq!(slot(b"{user1000}.following"), slot(b"user1000"));
+        assert_eq!(slot(b"foo{bar}{zap}"), slot(b"bar"));
+        assert_eq!(slot(b"foo{{bar}}zap"), slot(b"{bar"));
+        for whole in ["foo{}{bar}", "foo{bar", "foo}bar{"] {
+            assert_eq!(
+                slot(whole.as_bytes()),
+                usize::from(crc16(whole.as_bytes())) % SLOTS
+            );
+        }
+    }
+
+    #[test]
+    fn every_slot_has_a_master_and_may_move() {
+        let ranges = [
+            range(0, 9, "b", 2),
+            range(10, 16_382, "", 3),
+            range(16_383, 16_383, "b", 2),
+        ];
+        let (slots, masters) = Slots::read(&asked(), &Value::Array(ranges.into())).unwrap();
+        let names: Vec<String> = masters.iter().map(Address::to_string).collect();
+        assert_eq!(names, ["b:2", "asked:3"]);
+        let number = u16::try_from(slot(b"user1000")).unwrap();
+        assert_eq!(slots.of(b"user1000"), 1);
+        slots.set(number, 0);
+        assert_eq!(slots.of(b"user1000"), 0);
+    }
+
+    #[test]
+    fn answers_that_cannot_be_right_are_refused() {
+        let wrong = [
+            vec![],
+            vec![range(0, 16_382, "b", 2)],
+            vec![range(0, 16_384, "b", 2)],
+            vec![range(9, 3, "b", 2)],
+            vec![range(0, 16_383, "b", 99_999)],
+            vec![Value::Array(vec![Value::Int(0), Value::Int(16_383)])],
+            vec![Value::Nil],
+        ];
+        for ranges in wrong {
+            assert!(
+                Slots::read(&asked(), &Value::Array(ranges.clone())).is_none(),
+                "{ranges:?}"
+            );
+        }
+        assert!(Slots::read(&asked(), &Value::Nil).is_none());
+    }
+}
