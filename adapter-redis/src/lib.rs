@@ -53,29 +53,50 @@ mod transport;
 
 use std::sync::Arc;
 
-use socketioxide_adapter_core::{backend::Backend, transport::Transport};
+use socketioxide_adapter_core::{
+    backend::{Backend, BackendUrl, Connecting},
+    transport::Transport,
+};
 
 pub use self::{
     config::{Address, RedisConfig, RootCa, Topology},
     transport::RedisTransport,
 };
 
-/// Redis Pub/Sub for a [`Registry`](socketioxide_adapter_core::backend::Registry).
+/// Redis Pub/Sub, on one server or with sentinels, for a [`Registry`](socketioxide_adapter_core::backend::Registry).
 pub const BACKEND: Backend = Backend {
     name: "redis",
     schemes: &[
         "redis",
         "rediss",
         "redis+unix",
+        "redis+sentinel",
+        "rediss+sentinel",
         "valkey",
         "valkeys",
         "valkey+unix",
+        "valkey+sentinel",
+        "valkeys+sentinel",
     ],
-    connect: |url| {
-        Box::pin(async move {
-            let config = RedisConfig::from_url(url)?;
-            let transport: Arc<dyn Transport> = Arc::new(RedisTransport::connect(config).await?);
-            Ok(transport)
-        })
-    },
+    connect,
 };
+
+/// Sharded Pub/Sub on a Redis Cluster, for a [`Registry`](socketioxide_adapter_core::backend::Registry).
+pub const CLUSTER_BACKEND: Backend = Backend {
+    name: "redis-cluster",
+    schemes: &[
+        "redis+cluster",
+        "rediss+cluster",
+        "valkey+cluster",
+        "valkeys+cluster",
+    ],
+    connect,
+};
+
+fn connect(url: BackendUrl) -> Connecting {
+    Box::pin(async move {
+        let config = RedisConfig::from_url(url)?;
+        let transport: Arc<dyn Transport> = Arc::new(RedisTransport::connect(config).await?);
+        Ok(transport)
+    })
+}

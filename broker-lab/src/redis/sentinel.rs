@@ -11,6 +11,19 @@ use crate::{
 /// The name by which the sentinels know the primary.
 const NAME: &str = "lab";
 const SENTINELS: usize = 3;
+/// Makes a sentinel look at the servers and talk to the others much more often.
+const HASTE: [&str; 10] = [
+    "SENTINEL",
+    "DEBUG",
+    "info-period",
+    "200",
+    "publish-period",
+    "200",
+    "ping-period",
+    "200",
+    "tilt-period",
+    "500",
+];
 
 /// How a set is set up. By default: no passwords, no TLS.
 #[derive(Debug, Default, Clone)]
@@ -188,6 +201,11 @@ impl RedisSentinel {
             } else {
                 server.restart()?;
             }
+        }
+        for sentinel in &self.sentinels {
+            // Redis 7: with the periods as they are, one fault after the other would take ten seconds each. An older one
+            // is only slower.
+            let _ = sentinel.command(&HASTE);
         }
         agree("a primary and a replica", || self.is_healthy())
     }

@@ -1,0 +1,96 @@
+//! The conformance suite on a Redis Cluster of three masters, by sharded Pub/Sub.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use socketioxide_adapter_conformance::{Ability, Faults, Lab, LabResult};
+use socketioxide_adapter_core::{backend::BackendUrl, transport::Transport};
+use socketioxide_adapter_redis::{RedisConfig, RedisTransport};
+use socketioxide_broker_lab::{Redis, RedisCluster, Result};
+use tokio::task::block_in_place;
+
+fn main() -> ExitCode {
+    socketioxide_adapter_conformance::main(async || Ok(ClusterLab(RedisCluster::start()?)))
+}
+
+struct ClusterLab(RedisCluster);
+
+impl ClusterLab {
+    /// What happens to the broker happens to all of its servers.
+    fn all(&self, fault: impl Fn(&Redis) -> Result<()>) -> LabResult {
+        Ok(self.0.servers().try_for_each(fault)?)
+    }
+}
+
+#[async_trait]
+impl Lab for ClusterLab {
+    async fn connect(&self, prefix: &str) -> LabResult<Arc<dyn Transport>> {
+        let config = RedisConfig::from_url(BackendUrl::parse(&self.0.url())?)?;
+        let config = config.with_prefix(prefix);
+        Ok(Arc::new(RedisTransport::connect(config).await?))
+    }
+
+    fn faults(&self) -> Option<&dyn Faults> {
+        Some(self)
+    }
+
+    /// After a restart, the servers need some seconds to find each other.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(20)
+    }
+}
+
+#[async_trait]
+impl Faults for ClusterLab {
+    fn abilities(&self) -> &[Ability] {
+        &[
+            Ability::Restart,
+            Ability::Stop,
+            Ability::Freeze,
+            Ability::Cut,
+            Ability::Wipe,
+        ]
+    }
+
+    async fn restore(&self) -> LabResult {
+        block_in_place(|| Ok(self.0.heal()?))
+    }
+
+    async fn restart(&self) -> LabResult {
+        self.stop().await?;
+        self.start().await
+    }
+
+    async fn stop(&self) -> LabResult {
+        block_in_place(|| self.all(Redis::kill))
+    }
+
+    async fn start(&self) -> LabResult {
+        self.restore().await
+    }
+
+    async fn freeze(&self) -> LabResult {
+        self.all(Redis::freeze)
+    }
+
+    async fn thaw(&self) -> LabResult {
+        self.all(Redis::thaw)
+    }
+
+    async fn cut(&self) -> LabResult {
+        // The servers among themselves use other ports, and the lab itself comes over the unix sockets.
+        block_in_place(|| {
+            self.all(|server| {
+                let address = format!("127.0.0.1:{}", server.port());
+                server
+                    .command(&["CLIENT", "KILL", "LADDR", &address])
+                    .map(drop)
+            })
+        })
+    }
+
+    async fn wipe(&self) -> LabResult {
+        // Nothing is on disk but who belongs to the cluster.
+        self.restart().await
+    }
+}

@@ -1,0 +1,90 @@
+//! The conformance suite on a primary with a replica and three sentinels. A restart of the broker is a fail-over.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use socketioxide_adapter_conformance::{Ability, Faults, Lab, LabResult};
+use socketioxide_adapter_core::{backend::BackendUrl, transport::Transport};
+use socketioxide_adapter_redis::{RedisConfig, RedisTransport};
+use socketioxide_broker_lab::RedisSentinel;
+use tokio::task::block_in_place;
+
+fn main() -> ExitCode {
+    socketioxide_adapter_conformance::main(async || Ok(SentinelLab(RedisSentinel::start()?)))
+}
+
+struct SentinelLab(RedisSentinel);
+
+#[async_trait]
+impl Lab for SentinelLab {
+    async fn connect(&self, prefix: &str) -> LabResult<Arc<dyn Transport>> {
+        let config = RedisConfig::from_url(BackendUrl::parse(&self.0.url())?)?;
+        let config = config.with_prefix(prefix);
+        Ok(Arc::new(RedisTransport::connect(config).await?))
+    }
+
+    fn faults(&self) -> Option<&dyn Faults> {
+        Some(self)
+    }
+
+    /// A fail-over takes the sentinels two seconds or more.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(20)
+    }
+}
+
+#[async_trait]
+impl Faults for SentinelLab {
+    fn abilities(&self) -> &[Ability] {
+        &[
+            Ability::Restart,
+            Ability::Stop,
+            Ability::Freeze,
+            Ability::Cut,
+            Ability::Wipe,
+        ]
+    }
+
+    async fn restore(&self) -> LabResult {
+        block_in_place(|| Ok(self.0.heal()?))
+    }
+
+    async fn restart(&self) -> LabResult {
+        block_in_place(|| {
+            self.0.kill_primary()?;
+            Ok(self.0.heal()?)
+        })
+    }
+
+    async fn stop(&self) -> LabResult {
+        block_in_place(|| Ok(self.0.servers().iter().try_for_each(|it| it.kill())?))
+    }
+
+    async fn start(&self) -> LabResult {
+        self.restore().await
+    }
+
+    async fn freeze(&self) -> LabResult {
+        Ok(self.0.servers().iter().try_for_each(|it| it.freeze())?)
+    }
+
+    async fn thaw(&self) -> LabResult {
+        Ok(self.0.servers().iter().try_for_each(|it| it.thaw())?)
+    }
+
+    async fn cut(&self) -> LabResult {
+        block_in_place(|| {
+            // In one command, or a quick client would be cut twice. The lab itself comes over the unix socket.
+            let primary = self.0.primary()?;
+            let address = format!("127.0.0.1:{}", primary.port());
+            primary.command(&["CLIENT", "KILL", "LADDR", &address])?;
+            Ok(())
+        })
+    }
+
+    async fn wipe(&self) -> LabResult {
+        self.stop().await?;
+        block_in_place(|| self.0.servers().iter().try_for_each(|it| it.wipe()))?;
+        self.start().await
+    }
+}
