@@ -14,9 +14,25 @@ pub fn registry() -> Registry {
             "redis",
             "rediss",
             "redis+unix",
+            "redis+sentinel",
+            "rediss+sentinel",
             "valkey",
             "valkeys",
             "valkey+unix",
+            "valkey+sentinel",
+            "valkeys+sentinel",
+        ],
+    );
+    #[cfg(feature = "redis-cluster")]
+    let registry = registry.with(socketioxide_adapter_redis::CLUSTER_BACKEND);
+    #[cfg(not(feature = "redis-cluster"))]
+    let registry = registry.with_disabled(
+        "redis-cluster",
+        &[
+            "redis+cluster",
+            "rediss+cluster",
+            "valkey+cluster",
+            "valkeys+cluster",
         ],
     );
     #[cfg(feature = "redis-streams")]

@@ -32,7 +32,8 @@
 //! | URL | cargo feature | crate |
 //! | --- | --- | --- |
 //! | `memory://name` | always there | [`socketioxide_adapter_core::memory`] |
-//! | `redis://`, `rediss://`, `redis+unix://` | `redis` (default) | `socketioxide-adapter-redis` |
+//! | `redis://`, `rediss://`, `redis+unix://`, `redis+sentinel://` | `redis` (default) | `socketioxide-adapter-redis` |
+//! | `redis+cluster://` | `redis-cluster` | `socketioxide-adapter-redis` |
 //! | `redis+streams://`, `rediss+streams://` | `redis-streams` | `socketioxide-adapter-redis-streams` |
 //! | `amqp://`, `amqps://` | `amqp` | `socketioxide-adapter-amqp` |
 //! | `amqp+streams://`, `amqps+streams://` | `rabbitmq-streams` | `socketioxide-adapter-amqp` |

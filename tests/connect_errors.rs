@@ -48,11 +48,19 @@ async fn an_unknown_option_of_the_memory_bus_is_named() {
 #[cfg(not(feature = "redis"))]
 #[tokio::test]
 async fn a_backend_that_was_not_compiled_in_names_its_feature() {
-    for scheme in ["redis", "rediss", "redis+unix", "valkey"] {
+    for scheme in ["redis", "rediss", "redis+unix", "redis+sentinel", "valkey"] {
         let text = misconfigured(&format!("{scheme}://user:s3cr3t@127.0.0.1:1")).await;
         let expected = format!("scheme {scheme:?} needs the cargo feature \"redis\"");
         assert!(text.contains(&expected), "{text}");
     }
+}
+
+#[cfg(not(feature = "redis-cluster"))]
+#[tokio::test]
+async fn a_cluster_that_was_not_compiled_in_names_its_feature() {
+    let text = misconfigured("redis+cluster://:s3cr3t@127.0.0.1:1,127.0.0.1:2").await;
+    let expected = "scheme \"redis+cluster\" needs the cargo feature \"redis-cluster\"";
+    assert!(text.contains(expected), "{text}");
 }
 
 #[cfg(all(feature = "redis", not(feature = "tls")))]

@@ -8,7 +8,7 @@ use socketioxide_adapter::{
     connect,
     transport::{Capabilities, Delivery, Replay},
 };
-use socketioxide_broker_lab::{RabbitMq, Redis};
+use socketioxide_broker_lab::{RabbitMq, Redis, RedisCluster};
 
 const README: &str = include_str!("../README.md");
 
@@ -49,11 +49,12 @@ fn table() -> BTreeMap<String, [String; 5]> {
 
 #[tokio::test]
 async fn the_table_of_guarantees_is_what_the_backends_declare() {
-    let redis = Redis::start().unwrap();
+    let (redis, cluster) = (Redis::start().unwrap(), RedisCluster::start().unwrap());
     let rabbit = RabbitMq::start().unwrap();
     let backends = [
         ("in memory", "memory://readme".to_owned()),
         ("Redis Pub/Sub", redis.url()),
+        ("Redis Cluster", cluster.url()),
         (
             "Redis Streams",
             redis.url().replace("redis://", "redis+streams://"),

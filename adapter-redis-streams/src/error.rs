@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use socketioxide_adapter_core::{Error, ErrorKind};
-use socketioxide_adapter_redis::Address;
 
 /// A subscribe that cannot succeed, or did not.
 pub(crate) fn subscribe(kind: ErrorKind, message: impl Into<String>) -> Error {
@@ -11,10 +10,10 @@ pub(crate) fn subscribe(kind: ErrorKind, message: impl Into<String>) -> Error {
 }
 
 /// A subscribe that was not answered in time.
-pub(crate) fn late(address: &Address, limit: Duration) -> Error {
+pub(crate) fn late(at: impl std::fmt::Display, limit: Duration) -> Error {
     subscribe(
         ErrorKind::Timeout,
-        format!("{address}: no answer within {limit:?}"),
+        format!("{at}: no answer within {limit:?}"),
     )
 }
 

@@ -152,7 +152,7 @@ impl Transport for RedisStreamsTransport {
                 let lost = "the connection was lost";
                 Err(error::subscribe(ErrorKind::Interrupted, lost))
             }
-            Err(_) => Err(error::late(&config.address, config.timeout)),
+            Err(_) => Err(error::late(config.at(), config.timeout)),
         }
     }
 

@@ -382,8 +382,8 @@ impl RedisConfig {
         self
     }
 
-    /// All addresses, for errors.
-    pub(crate) fn at(&self) -> String {
+    /// All addresses, as an error names them.
+    pub fn at(&self) -> String {
         let addresses: Vec<String> = self.addresses.iter().map(Address::to_string).collect();
         addresses.join(",")
     }
