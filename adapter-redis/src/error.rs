@@ -174,6 +174,18 @@ fn refusal(detail: &str) -> Option<(ErrorKind, &'static str)> {
             "the server has too many clients, raise its maxclients",
         ));
     }
+    if detail.contains("cluster support disabled") {
+        return Some((
+            ErrorKind::Config,
+            "the server is no Redis Cluster, use redis://",
+        ));
+    }
+    if detail.contains("unknown command") {
+        return Some((
+            ErrorKind::Config,
+            "the server is too old, with a cluster Redis 7 or newer is needed",
+        ));
+    }
     if detail.contains("DB index") || detail.contains("SELECT is not allowed") {
         return Some((
             ErrorKind::Config,

@@ -1,6 +1,8 @@
 //! What all tests against a real server need.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
+pub(crate) mod load;
+
 use std::{fmt::Debug, future::Future, time::Duration};
 
 use bytes::Bytes;
