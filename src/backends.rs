@@ -55,6 +55,14 @@ pub fn registry() -> Registry {
     let registry = registry.with(socketioxide_adapter_amqp::STREAMS_BACKEND);
     #[cfg(not(feature = "rabbitmq-streams"))]
     let registry = registry.with_disabled("rabbitmq-streams", &["amqp+streams", "amqps+streams"]);
+    #[cfg(feature = "nats")]
+    let registry = registry.with(socketioxide_adapter_nats::BACKEND);
+    #[cfg(not(feature = "nats"))]
+    let registry = registry.with_disabled("nats", &["nats", "nats+tls"]);
+    #[cfg(feature = "jetstream")]
+    let registry = registry.with(socketioxide_adapter_nats::JETSTREAM);
+    #[cfg(not(feature = "jetstream"))]
+    let registry = registry.with_disabled("jetstream", &["nats+jetstream", "nats+jetstream+tls"]);
     registry
 }
 

@@ -37,6 +37,8 @@
 //! | `redis+streams://`, `rediss+streams://` | `redis-streams` | `socketioxide-adapter-redis-streams` |
 //! | `amqp://`, `amqps://` | `amqp` | `socketioxide-adapter-amqp` |
 //! | `amqp+streams://`, `amqps+streams://` | `rabbitmq-streams` | `socketioxide-adapter-amqp` |
+//! | `nats://`, `nats+tls://` | `nats` | `socketioxide-adapter-nats` |
+//! | `nats+jetstream://`, `nats+jetstream+tls://` | `jetstream` | `socketioxide-adapter-nats` |
 //!
 //! # What holds
 //!

@@ -63,6 +63,21 @@ async fn a_cluster_that_was_not_compiled_in_names_its_feature() {
     assert!(text.contains(expected), "{text}");
 }
 
+#[cfg(not(any(feature = "nats", feature = "jetstream")))]
+#[tokio::test]
+async fn nats_that_was_not_compiled_in_names_its_feature() {
+    for (scheme, feature) in [
+        ("nats", "nats"),
+        ("nats+tls", "nats"),
+        ("nats+jetstream", "jetstream"),
+        ("nats+jetstream+tls", "jetstream"),
+    ] {
+        let text = misconfigured(&format!("{scheme}://user:s3cr3t@127.0.0.1:1")).await;
+        let expected = format!("scheme {scheme:?} needs the cargo feature {feature:?}");
+        assert!(text.contains(&expected), "{text}");
+    }
+}
+
 #[cfg(all(feature = "redis", not(feature = "tls")))]
 #[tokio::test]
 async fn tls_that_was_not_compiled_in_names_its_feature() {

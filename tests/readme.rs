@@ -8,7 +8,7 @@ use socketioxide_adapter::{
     connect,
     transport::{Capabilities, Delivery, Replay},
 };
-use socketioxide_broker_lab::{RabbitMq, Redis, RedisCluster};
+use socketioxide_broker_lab::{Nats, RabbitMq, Redis, RedisCluster};
 
 const README: &str = include_str!("../README.md");
 
@@ -30,7 +30,10 @@ fn promise(capabilities: Capabilities) -> [String; 5] {
         replay.to_owned(),
         yes_no(capabilities.confirms).to_owned(),
         yes_no(capabilities.total_order).to_owned(),
-        format!("{} MiB", capabilities.max_payload >> 20),
+        match capabilities.max_payload {
+            bytes if bytes < 1 << 20 => format!("{} KiB", bytes >> 10),
+            bytes => format!("{} MiB", bytes >> 20),
+        },
     ]
 }
 
@@ -51,6 +54,8 @@ fn table() -> BTreeMap<String, [String; 5]> {
 async fn the_table_of_guarantees_is_what_the_backends_declare() {
     let (redis, cluster) = (Redis::start().unwrap(), RedisCluster::start().unwrap());
     let rabbit = RabbitMq::start().unwrap();
+    let nats = Nats::start().unwrap();
+    let jetstream = Nats::builder().jetstream().start().unwrap();
     let backends = [
         ("in memory", "memory://readme".to_owned()),
         ("Redis Pub/Sub", redis.url()),
@@ -68,6 +73,8 @@ async fn the_table_of_guarantees_is_what_the_backends_declare() {
             "RabbitMQ streams",
             rabbit.url().replace("amqp://", "amqp+streams://"),
         ),
+        ("NATS", nats.url()),
+        ("NATS JetStream", jetstream.url()),
     ];
     let mut declared = BTreeMap::new();
     for (name, url) in backends {

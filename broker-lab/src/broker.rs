@@ -2,6 +2,7 @@
 
 use crate::{
     error::{Error, Result},
+    nats::Nats,
     redis::Redis,
 };
 
@@ -38,7 +39,11 @@ pub trait Broker: Send {
 type Start = fn(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn Broker>>;
 
 /// The brokers by the schemes of their URLs; a row for each.
-const BROKERS: &[(&str, Start)] = &[("redis", start_redis)];
+const BROKERS: &[(&str, Start)] = &[
+    ("redis", start_redis),
+    ("nats", start_nats),
+    ("nats+jetstream", start_nats),
+];
 
 /// Starts the broker of the URL scheme `scheme`, with `password` for its clients if there is one.
 ///
@@ -88,6 +93,35 @@ impl Broker for Named<Redis> {
     }
     fn thaw(&self) -> Result<()> {
         self.broker.thaw()
+    }
+}
+
+fn start_nats(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn Broker>> {
+    let mut builder = Nats::builder();
+    if scheme == "nats+jetstream" {
+        builder = builder.jetstream();
+    }
+    if let Some(password) = password {
+        builder = builder.password("lab", password);
+    }
+    Ok(Box::new(builder.start()?))
+}
+
+impl Broker for Nats {
+    fn url(&self) -> String {
+        self.url()
+    }
+    fn kill(&self) -> Result<()> {
+        self.kill()
+    }
+    fn restart(&self) -> Result<()> {
+        self.restart()
+    }
+    fn freeze(&self) -> Result<()> {
+        self.freeze()
+    }
+    fn thaw(&self) -> Result<()> {
+        self.thaw()
     }
 }
 

@@ -19,6 +19,7 @@
 
 mod broker;
 mod error;
+mod nats;
 mod port;
 mod process;
 mod rabbitmq;
@@ -28,6 +29,7 @@ mod tls;
 pub use self::{
     broker::{Broker, start},
     error::{Error, Result},
+    nats::{Nats, NatsBuilder},
     process::Process,
     rabbitmq::{RabbitMq, RabbitMqBuilder},
     redis::{

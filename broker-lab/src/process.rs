@@ -10,12 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::error::{Error, Result};
 
 /// How often a condition is looked at while waiting for it.
 const POLL: Duration = Duration::from_millis(5);
+/// How long a process may take to stand still after SIGSTOP.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Kills the broker when the test process is gone: its stdin is a pipe from us, which ends when we do, however we end.
 /// A line on it means that we reaped the broker ourselves.
@@ -124,12 +126,27 @@ impl Process {
         Ok(())
     }
 
-    /// Freezes the process (SIGSTOP): its connections stay open and silent.
+    /// Freezes the process (SIGSTOP): its connections stay open and silent. Returns when all its threads stand still; those
+    /// of a broker with many may still answer for a moment after the signal.
     ///
     /// # Errors
     /// If the process is gone.
     pub fn freeze(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let deadline = Instant::now() + STOP_LIMIT;
+        loop {
+            let stopped = waitid(WaitId::Pid(Pid::from_child(&self.child)), options);
+            match stopped
+                .map_err(|error| Error::io("waiting for a frozen process", &error.into()))?
+            {
+                Some(_) => return Ok(()),
+                None if Instant::now() >= deadline => {
+                    return Err(Error::new(format!("did not freeze within {STOP_LIMIT:?}")));
+                }
+                None => thread::sleep(POLL),
+            }
+        }
     }
 
     /// Lets a frozen process run on (SIGCONT).
@@ -140,7 +157,7 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         // Not yet reaped, so the pid is still ours even if the process has exited.
         kill_process(Pid::from_child(&self.child), signal)
             .map_err(|error| Error::io("signal", &error.into()))

@@ -3,6 +3,8 @@
 /** `keeps`: the broker's log gives a node what it missed, so that a restart loses nothing. */
 const ALL = [
   { scheme: "redis", keeps: false },
+  { scheme: "nats", keeps: false },
+  { scheme: "nats+jetstream", keeps: true },
 ];
 
 /** Those that `E2E_BUSES` names, separated by commas; all of them without it. */

@@ -1,0 +1,300 @@
+//! The log: one JetStream stream that keeps the frames of all namespaces of a prefix.
+//!
+//! A node reads the whole stream, by a consumer that lives as long as the session, and remembers where it is. The next
+//! session looks at what the server still has, says what was missed, and reads on from there.
+
+mod ids;
+mod position;
+mod reader;
+
+use std::time::Duration;
+
+use async_nats::{
+    Client, HeaderMap, Message, StatusCode, Subscriber, header,
+    jetstream::{
+        self, Context, ContextBuilder, ErrorCode,
+        consumer::{AckPolicy, DeliverPolicy, pull},
+        context::RequestErrorKind,
+        response::Response,
+        stream::{self, Info, StorageType},
+    },
+};
+use bytes::Bytes;
+use socketioxide_adapter_core::{Error, ErrorKind, Outcome, Result, transport::Continuity};
+use tracing::warn;
+
+use self::{
+    ids::Ids,
+    position::{Found, Position, Verdict},
+};
+use crate::{
+    config::{LogConfig, NatsConfig},
+    error::Step,
+    publisher::{Outgoing, Publisher},
+    subjects,
+    transport::Shared,
+};
+
+/// What a frame in the log needs besides its payload: the header with its id.
+const OVERHEAD: usize = 128;
+/// A frame that is published again within this time is not stored again.
+const DUPLICATES: Duration = Duration::from_secs(120);
+/// How long the server keeps a consumer that nobody reads from.
+const INACTIVE: Duration = Duration::from_secs(10);
+
+/// The stream, and where this node is in it.
+#[derive(Debug)]
+pub(crate) struct Log {
+    config: LogConfig,
+    stream: String,
+    ids: Ids,
+    position: Position,
+}
+
+/// The log in the present session.
+#[derive(Debug)]
+pub(crate) struct Opened<'a> {
+    log: &'a Log,
+    context: Context,
+    consumer: String,
+    verdict: Verdict,
+}
+
+impl Log {
+    /// `None` if the configuration has none.
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "the same signature as without the feature"
+    )]
+    pub(crate) fn new(config: &NatsConfig) -> Result<Option<Self>> {
+        Ok(config.log.as_ref().map(|log| Self {
+            config: log.clone(),
+            stream: stream_name(&config.prefix),
+            ids: Ids::new(DUPLICATES.min(log.max_age)),
+            position: Position::default(),
+        }))
+    }
+
+    /// The largest payload if messages can have so many bytes.
+    pub(crate) fn max_payload(message: usize) -> usize {
+        message.saturating_sub(OVERHEAD)
+    }
+
+    /// Finds or makes the stream, says what was missed, and makes a consumer for the rest.
+    pub(crate) async fn open(&self, client: &Client, config: &NatsConfig) -> Result<Opened<'_>> {
+        let builder = ContextBuilder::new().timeout(config.timeout);
+        let context = builder.build(client.clone());
+        let wanted = self.wanted(&config.prefix);
+        let stream = context.get_or_create_stream(wanted.clone());
+        let stream = stream.await.map_err(|error| failed("stream", &error))?;
+        let info = stream.cached_info();
+        self.compare(&wanted, info);
+        let verdict = self.position.resume(&Found {
+            created: info.created,
+            subjects: info.state.subjects_count,
+            first: info.state.first_sequence,
+            last: info.state.last_sequence,
+            anchor: self.anchor(&stream, info).await?,
+        });
+        let consumer = pull::Config {
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: self.position.last() + 1,
+            },
+            ack_policy: AckPolicy::None,
+            inactive_threshold: INACTIVE,
+            num_replicas: 1,
+            memory_storage: true,
+            ..Default::default()
+        };
+        let consumer = stream.create_consumer(consumer);
+        let consumer = consumer.await.map_err(|error| failed("consumer", &error))?;
+        Ok(Opened {
+            log: self,
+            consumer: consumer.cached_info().name.clone(),
+            context,
+            verdict,
+        })
+    }
+
+    /// When the frame was stored that has the number of the last one this node has read.
+    async fn anchor(
+        &self,
+        stream: &stream::Stream,
+        info: &Info,
+    ) -> Result<Option<async_nats::datetime::DateTime>> {
+        let (last, state) = (self.position.last(), &info.state);
+        if last < state.first_sequence.max(1) || last > state.last_sequence {
+            return Ok(None);
+        }
+        match stream.get_raw_message(last).await {
+            Ok(message) => Ok(Some(message.time)),
+            // Deleted by hand, or expired this very moment.
+            Err(error) if error.kind() == stream::RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(failed("the last frame", &error)),
+        }
+    }
+
+    /// Publishes one frame and waits until it is stored. The same bytes again, after an attempt whose outcome is unknown,
+    /// are stored once.
+    pub(crate) async fn publish(
+        &self,
+        publisher: &Publisher,
+        config: &NatsConfig,
+        subject: String,
+        payload: Bytes,
+    ) -> Result<()> {
+        let mut attempt = self.ids.begin(&subject, &payload);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_MESSAGE_ID, attempt.id());
+        let message = Outgoing {
+            subject,
+            payload,
+            headers: Some(headers),
+        };
+        let result = publisher.publish(config, message).await;
+        let unknown = |error: &Error| error.outcome() == Outcome::Unknown;
+        if !result.as_ref().is_err_and(unknown) {
+            attempt.conclude();
+        }
+        result
+    }
+
+    fn wanted(&self, prefix: &str) -> stream::Config {
+        stream::Config {
+            name: self.stream.clone(),
+            description: Some("frames of a socketioxide cluster".to_owned()),
+            subjects: vec![format!("{}*", subjects::namespaces(prefix))],
+            max_age: self.config.max_age,
+            max_bytes: i64::try_from(self.config.max_bytes).unwrap_or(i64::MAX),
+            max_messages: -1,
+            max_messages_per_subject: -1,
+            max_consumers: -1,
+            num_replicas: self.config.replicas.into(),
+            storage: match self.config.in_memory {
+                true => StorageType::Memory,
+                false => StorageType::File,
+            },
+            duplicate_window: DUPLICATES.min(self.config.max_age),
+            ..Default::default()
+        }
+    }
+
+    fn compare(&self, wanted: &stream::Config, info: &Info) {
+        let limits = |config: &stream::Config| {
+            let (age, bytes) = (config.max_age, config.max_bytes);
+            (age, bytes, config.num_replicas, config.storage)
+        };
+        let (wanted, found) = (limits(wanted), limits(&info.config));
+        if wanted != found && self.position.is_new() {
+            warn!(
+                stream = self.stream,
+                ?found,
+                ?wanted,
+                "the stream exists with other settings (age, bytes, replicas, storage) and is used as it is"
+            );
+        }
+    }
+}
+
+impl Opened<'_> {
+    /// How it goes on for who listens to `subject`.
+    pub(crate) fn continuity(&self, subject: &str) -> Continuity {
+        self.verdict.of(subject)
+    }
+
+    /// Whether positions of an earlier session mean nothing any more.
+    pub(crate) fn is_reset(&self) -> bool {
+        self.verdict.is_reset()
+    }
+
+    /// The position behind the last frame there is now.
+    pub(crate) async fn end(&self) -> Result<u64> {
+        let subject = format!("STREAM.INFO.{}", self.log.stream);
+        let answer = self.context.request(subject, &()).await;
+        match answer.map_err(|error| failed("stream", &error))? {
+            Response::<Info>::Ok(info) => Ok(info.state.last_sequence + 1),
+            Response::Err { error } => Err(failed("stream", &error)),
+        }
+    }
+
+    /// Reads from now on, what arrives at `inbox`, and returns why that ended.
+    pub(crate) async fn read(
+        &self,
+        shared: &Shared,
+        inbox: &str,
+        messages: Subscriber,
+    ) -> Result<std::convert::Infallible> {
+        let next = format!(
+            "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
+            self.log.stream, self.consumer
+        );
+        let reader = reader::Reader::new(self.context.clone(), next, inbox, messages);
+        reader.run(shared, &self.log.position).await
+    }
+}
+
+/// What the server says about a frame that it was sent for the log.
+pub(crate) fn acknowledgement(message: &Message) -> Result<()> {
+    if message.status == Some(StatusCode::NO_RESPONDERS) {
+        let what = "the stream is not there at the moment";
+        return Err(Step::Publish.error(ErrorKind::Unavailable, what));
+    }
+    match serde_json::from_slice(&message.payload) {
+        Ok(Response::<serde_json::Value>::Ok(_)) => Ok(()),
+        Ok(Response::Err { error }) => {
+            let kind = match error.error_code() {
+                ErrorCode::INSUFFICIENT_RESOURCES => ErrorKind::Unavailable,
+                _ => ErrorKind::Rejected,
+            };
+            Err(Step::Publish.error(kind, format!("not stored: {error}")))
+        }
+        Err(_) => Err(Step::Publish.error(ErrorKind::Protocol, "the answer is no acknowledgement")),
+    }
+}
+
+/// The name of the stream of a prefix, in which there can be no `.`: it becomes `_-`, and `_` becomes `__`.
+fn stream_name(prefix: &str) -> String {
+    prefix.replace('_', "__").replace('.', "_-")
+}
+
+/// Why a request about the log was in vain.
+fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(answer) = error.downcast_ref::<jetstream::Error>() {
+            let kind = match answer.error_code() {
+                // Another stream has the subjects; one server cannot keep replicas; not for this account.
+                ErrorCode::STREAM_SUBJECT_OVERLAP
+                | ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED
+                | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => ErrorKind::Config,
+                _ => ErrorKind::Unavailable,
+            };
+            return Step::Connect.error(kind, format!("JetStream: {what}: {answer}"));
+        }
+        let silent = error.downcast_ref::<jetstream::context::RequestError>();
+        if silent.is_some_and(|error| error.kind() == RequestErrorKind::NoResponders) {
+            let message = "JetStream does not answer, is it enabled (nats-server -js)?";
+            return Step::Connect.error(ErrorKind::Unavailable, message);
+        }
+        cause = error.source();
+    }
+    Step::Connect.error(
+        ErrorKind::Unavailable,
+        format!("JetStream: {what}: {error}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_of_streams_are_injective() {
+        let prefixes = ["a.b", "a_b", "a_-b", "a__b", "a-b", "a_.b", "a._b"];
+        let names: HashSet<_> = prefixes.map(stream_name).into();
+        assert_eq!(names.len(), prefixes.len());
+        assert_eq!(stream_name("app.chat"), "app_-chat");
+    }
+}

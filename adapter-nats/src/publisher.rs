@@ -1,0 +1,280 @@
+//! Publishing: in the order of first poll, pipelined, bounded, and known to have arrived.
+//!
+//! The client takes a message and says nothing more about it. So an **echo** follows: a message to ourselves on the same
+//! connection. The server reads in order, and when the echo is back it has read all that went before.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use socketioxide_adapter_core::{Error, ErrorKind, Result};
+use tokio::{sync::oneshot, task::unconstrained, time::timeout};
+
+use crate::{
+    config::NatsConfig,
+    error::{self, Step},
+};
+
+/// The connection of the present session, and what waits for an answer on it.
+#[derive(Debug, Default)]
+pub(crate) struct Publisher(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    link: Link,
+    /// What is not answered yet, in the order of their numbers; what was answered out of order has no `done` any more.
+    waiting: VecDeque<Waiting>,
+    /// Number of the first of them.
+    first: u64,
+    bytes: usize,
+    /// An echo is on its way.
+    asking: bool,
+    /// Subjects that the server forbids us.
+    denied: HashSet<String>,
+}
+
+#[derive(Debug, Default)]
+enum Link {
+    #[default]
+    Down,
+    Up {
+        client: Client,
+        inbox: String,
+    },
+    Closed,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    subject: String,
+    bytes: usize,
+    /// Whether an echo is the answer, or only an acknowledgement of its own.
+    by_echo: bool,
+    done: Option<oneshot::Sender<Result<()>>>,
+}
+
+/// What to publish.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) subject: String,
+    pub(crate) payload: Bytes,
+    /// With headers it is for the log, which acknowledges each.
+    pub(crate) headers: Option<HeaderMap>,
+}
+
+impl Publisher {
+    /// Publishes over this connection from now on. `inbox` is the beginning of the subjects on which answers arrive.
+    pub(crate) fn open(&self, client: Client, inbox: String) {
+        self.set(Link::Up { client, inbox });
+    }
+
+    /// The connection is gone.
+    pub(crate) fn end(&self) {
+        self.set(Link::Down);
+    }
+
+    /// No publishes any more.
+    pub(crate) fn close(&self) {
+        self.set(Link::Closed);
+    }
+
+    /// Publishes and waits for the answer. The first poll hands the message to the client.
+    pub(crate) async fn publish(&self, config: &NatsConfig, message: Outgoing) -> Result<()> {
+        let answer = self.submit(config, message)?;
+        self.answer(config, answer, Step::Publish).await
+    }
+
+    /// Waits until the server has read all that this client has sent so far.
+    pub(crate) async fn flush(&self, config: &NatsConfig) -> Result<()> {
+        let answer = {
+            let mut state = self.lock();
+            let answer = state.push(String::new(), 0, true);
+            state.ask();
+            answer
+        };
+        self.answer(config, answer, Step::Link).await
+    }
+
+    /// Sends an echo unless one is on its way: something must come back, or the link is dead.
+    pub(crate) fn ask(&self) {
+        self.lock().ask();
+    }
+
+    /// An echo is back: the server has read everything up to `number`.
+    pub(crate) fn echoed(&self, number: u64) {
+        let mut state = self.lock();
+        state.asking = false;
+        let read = usize::try_from((number + 1).saturating_sub(state.first)).unwrap_or(0);
+        let read = read.min(state.waiting.len());
+        for index in 0..read {
+            // One that nobody waits for any more will not be missed by its acknowledgement either.
+            let given_up = |done: &oneshot::Sender<_>| done.is_closed();
+            let waiting = &state.waiting[index];
+            if waiting.by_echo || waiting.done.as_ref().is_none_or(given_up) {
+                state.resolve(index, Ok(()));
+            }
+        }
+        state.tidy();
+        if state.waiting.iter().any(|waiting| waiting.by_echo) {
+            state.ask();
+        }
+    }
+
+    /// The acknowledgement of one publish is there.
+    pub(crate) fn acknowledged(&self, number: u64, result: Result<()>) {
+        let mut state = self.lock();
+        let index = number.checked_sub(state.first);
+        if let Some(index) = index.and_then(|index| usize::try_from(index).ok()) {
+            state.resolve(index, result);
+            state.tidy();
+        }
+    }
+
+    /// The server forbids us to publish to `subject`: neither what is on its way there arrives, nor what would follow.
+    pub(crate) fn refuse(&self, subject: &str, error: impl Fn() -> Error) {
+        let mut state = self.lock();
+        state.denied.insert(subject.to_owned());
+        for index in 0..state.waiting.len() {
+            if state.waiting[index].subject == subject {
+                state.resolve(index, Err(error()));
+            }
+        }
+        state.tidy();
+    }
+
+    async fn answer(
+        &self,
+        config: &NatsConfig,
+        answer: oneshot::Receiver<Result<()>>,
+        step: Step,
+    ) -> Result<()> {
+        match timeout(config.timeout, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(error::interrupted(step)),
+            Err(_) => Err(error::late(step, config.timeout)),
+        }
+    }
+
+    /// Takes a place among what waits and hands the message to the client, in one step, so that numbers and messages have
+    /// the same order. The client's queue has more room than `publish_buffer` allows to wait.
+    fn submit(
+        &self,
+        config: &NatsConfig,
+        message: Outgoing,
+    ) -> Result<oneshot::Receiver<Result<()>>> {
+        let Outgoing {
+            subject,
+            payload,
+            headers,
+        } = message;
+        let mut state = self.lock();
+        let (client, inbox) = match &state.link {
+            Link::Up { client, inbox } => (client.clone(), inbox),
+            Link::Down => return Err(error::down(Step::Publish)),
+            Link::Closed => return Err(error::closed(Step::Publish)),
+        };
+        if state.denied.contains(&subject) {
+            return Err(error::denied(Step::Publish, &subject));
+        }
+        let (limits, waiting, bytes) = (config.publish_buffer, state.waiting.len(), payload.len());
+        let fits = waiting < limits.messages && state.bytes + bytes <= limits.bytes;
+        if waiting > 0 && !fits {
+            let message = format!(
+                "{waiting} publishes ({} bytes) already wait for the server",
+                state.bytes
+            );
+            return Err(Step::Publish.error(ErrorKind::Full, message));
+        }
+        let by_echo = headers.is_none();
+        let sent = match headers {
+            None => unconstrained(client.publish(subject.clone(), payload)).now_or_never(),
+            Some(headers) => {
+                let reply = format!("{inbox}.{}", state.first + waiting as u64);
+                let subject = subject.clone();
+                let call = client.publish_with_reply_and_headers(subject, reply, headers, payload);
+                unconstrained(call).now_or_never()
+            }
+        };
+        match sent {
+            Some(Ok(())) => {}
+            // The client is gone, and the session is about to notice.
+            Some(Err(_)) | None => return Err(error::down(Step::Publish)),
+        }
+        let answer = state.push(subject, bytes, by_echo);
+        if by_echo {
+            state.ask();
+        }
+        Ok(answer)
+    }
+
+    /// Whatever waited on the previous connection is gone with it.
+    fn set(&self, link: Link) {
+        let mut state = self.lock();
+        if !matches!(state.link, Link::Closed) {
+            state.link = link;
+        }
+        state.first += state.waiting.len() as u64;
+        state.waiting.clear();
+        state.denied.clear();
+        state.bytes = 0;
+        state.asking = false;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn push(
+        &mut self,
+        subject: String,
+        bytes: usize,
+        by_echo: bool,
+    ) -> oneshot::Receiver<Result<()>> {
+        let (done, answer) = oneshot::channel();
+        self.bytes += bytes;
+        self.waiting.push_back(Waiting {
+            subject,
+            bytes,
+            by_echo,
+            done: Some(done),
+        });
+        answer
+    }
+
+    fn resolve(&mut self, index: usize, result: Result<()>) {
+        let Some(waiting) = self.waiting.get_mut(index) else {
+            return;
+        };
+        self.bytes -= std::mem::take(&mut waiting.bytes);
+        if let Some(done) = waiting.done.take() {
+            let _ = done.send(result);
+        }
+    }
+
+    /// Forgets what is answered, from the front.
+    fn tidy(&mut self) {
+        while self.waiting.front().is_some_and(|it| it.done.is_none()) {
+            self.waiting.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// Sends an echo for all that was sent so far.
+    fn ask(&mut self) {
+        let Link::Up { client, inbox } = &self.link else {
+            return;
+        };
+        if self.asking {
+            return;
+        }
+        let last = (self.first + self.waiting.len() as u64).saturating_sub(1);
+        let echo = client.publish(format!("{inbox}.echo"), last.to_string().into());
+        self.asking = matches!(unconstrained(echo).now_or_never(), Some(Ok(())));
+    }
+}

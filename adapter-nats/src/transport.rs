@@ -1,0 +1,273 @@
+//! The transport: connects, hands calls to the present session, and ends in order.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use socketioxide_adapter_core::{
+    ErrorKind, Result,
+    transport::{
+        Capabilities, Delivery, LinkSender, LinkState, LinkWatch, Receipt, Replay, Subscription,
+        Supervisor, Topic, Transport, link, supervise,
+    },
+};
+use tokio::{task::AbortHandle, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::NatsConfig,
+    connection::Connector,
+    error::{self, Step},
+    log::Log,
+    publisher::{Outgoing, Publisher},
+    session,
+    subjects::{inboxes, namespaces, subject},
+    topics::{Phase, Topics},
+};
+
+/// How long `close` waits for the tasks.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// What the sessions share with the transport.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: NatsConfig,
+    pub(crate) connector: Connector,
+    pub(crate) topics: Topics,
+    pub(crate) publisher: Publisher,
+    /// Where the frames of namespaces are kept.
+    pub(crate) log: Option<Log>,
+    /// Everything that was spawned.
+    pub(crate) tasks: TaskTracker,
+    /// The largest payload that all servers so far allow.
+    max_payload: AtomicUsize,
+    link: LinkSender,
+}
+
+impl Shared {
+    /// Notes what the server allows.
+    pub(crate) fn limit_payload(&self, message: usize) {
+        let bytes = match self.log {
+            Some(_) => Log::max_payload(message),
+            None => message,
+        };
+        self.max_payload.fetch_min(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether it is a subject that answers arrive on.
+    pub(crate) fn is_inbox(&self, subject: &str) -> bool {
+        subject.starts_with(&inboxes(&self.config.prefix))
+    }
+
+    /// Whether it is the subject of a topic.
+    pub(crate) fn is_topic(&self, subject: &str) -> bool {
+        let tail = subject.strip_prefix(&self.config.prefix);
+        tail.is_some_and(|tail| tail.starts_with("._")) && !self.is_inbox(subject)
+    }
+
+    /// Whether the log keeps what is published to this subject.
+    pub(crate) fn is_logged(&self, subject: &str) -> bool {
+        self.log.is_some() && subject.starts_with(&namespaces(&self.config.prefix))
+    }
+
+    /// Ends all subscriptions and refuses all calls from now on.
+    fn close(&self) {
+        self.publisher.close();
+        self.topics.close();
+        self.link.closed(None);
+    }
+}
+
+/// A connection to a NATS server. Dropping it closes it, without waiting.
+///
+/// The order of payloads on one topic is that in which `publish` was first polled. A publish resolves when the server has
+/// the payload. While the link is down, `publish` and `subscribe` fail at once with [`ErrorKind::LinkDown`]; a call that is
+/// waiting when the link is lost fails with [`ErrorKind::Interrupted`], a later one than `timeout` with
+/// [`ErrorKind::Timeout`]. A server that does not answer counts as lost after 2 to 2.5 s.
+///
+/// After a reconnect each subscription yields `Resumed` before the first new payload. A dropped subscription ends at the
+/// server within half a second.
+#[derive(Debug)]
+pub struct NatsTransport {
+    shared: Arc<Shared>,
+    link: LinkWatch,
+    shutdown: CancellationToken,
+    abort: AbortHandle,
+}
+
+impl NatsTransport {
+    /// Connects. Resolves once the first session is up; until then it tries again and again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] and [`ErrorKind::Unauthorized`] at once, what else prevents a session after
+    /// `connect_timeout`. Nothing is left running then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends what it started.
+    pub async fn connect(config: NatsConfig) -> Result<Self> {
+        config.validate()?;
+        let connector = Connector::new(&config)?;
+        let log = Log::new(&config)?;
+        let limit = config.connect_timeout;
+        let (sender, mut watch) = link();
+        let shutdown = CancellationToken::new();
+        let supervisor = Supervisor {
+            name: "nats",
+            link: sender.clone(),
+            backoff: config.backoff,
+            connect_timeout: limit,
+            shutdown: shutdown.clone(),
+        };
+        let shared = Arc::new(Shared {
+            max_payload: config.max_payload.into(),
+            config,
+            connector,
+            topics: Topics::default(),
+            publisher: Publisher::default(),
+            log,
+            tasks: TaskTracker::new(),
+            link: sender,
+        });
+        let sessions = shared.clone();
+        let task = shared.tasks.spawn(async move {
+            let fatal = supervise(supervisor, |up| session::run(sessions.clone(), up)).await;
+            sessions.close();
+            fatal
+        });
+        let transport = Self {
+            shared,
+            link: watch.clone(),
+            shutdown,
+            abort: task.abort_handle(),
+        };
+        let up = watch.wait_for(|status| status.state == LinkState::Up);
+        let up = timeout(limit, up).await;
+        if up.is_ok_and(|status| status.state == LinkState::Up) {
+            return Ok(transport);
+        }
+        let reason = transport.link.status().reason;
+        transport.end().await;
+        if let Some(Ok(Some(fatal))) = task.now_or_never() {
+            return Err(fatal);
+        }
+        let message = match reason.as_deref() {
+            Some(reason) => {
+                let reason = reason.strip_prefix("nats: connect: ").unwrap_or(reason);
+                format!("{reason} (gave up after {limit:?})")
+            }
+            None => format!(
+                "{}: no answer within {limit:?}",
+                transport.shared.connector.servers()
+            ),
+        };
+        Err(Step::Connect.error(ErrorKind::Unavailable, message))
+    }
+
+    /// Ends all tasks, and waits for that up to a deadline.
+    async fn end(&self) {
+        self.shutdown.cancel();
+        self.shared.tasks.close();
+        if timeout(CLOSE, self.shared.tasks.wait()).await.is_err() {
+            self.abort.abort();
+            self.shared.close();
+        }
+    }
+
+    fn subject(&self, topic: &Topic) -> String {
+        subject(&self.shared.config.prefix, topic)
+    }
+}
+
+#[async_trait]
+impl Transport for NatsTransport {
+    fn name(&self) -> &'static str {
+        match self.shared.log {
+            Some(_) => "jetstream",
+            None => "nats",
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let capabilities = match self.shared.log {
+            // Of namespaces. Membership and answers have no need of it and go without the log.
+            Some(_) => Capabilities::new(Delivery::AtLeastOnce)
+                .with_replay(Replay::WithinRetention)
+                .with_total_order(true),
+            None => Capabilities::new(Delivery::AtMostOnce),
+        };
+        capabilities
+            .with_confirms(true)
+            .with_max_payload(self.shared.max_payload.load(Ordering::Relaxed))
+    }
+
+    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
+        let limit = self.shared.max_payload.load(Ordering::Relaxed);
+        if payload.len() > limit {
+            let message = format!("{} bytes, at most {limit} are allowed", payload.len());
+            return Err(Step::Publish.error(ErrorKind::TooLarge, message));
+        }
+        let subject = self.subject(topic);
+        let Shared {
+            config,
+            publisher,
+            log,
+            ..
+        } = &*self.shared;
+        match log {
+            Some(log) if self.shared.is_logged(&subject) => {
+                log.publish(publisher, config, subject, payload).await?;
+            }
+            _ => {
+                let message = Outgoing {
+                    subject,
+                    payload,
+                    headers: None,
+                };
+                publisher.publish(config, message).await?;
+            }
+        }
+        Ok(Receipt::default())
+    }
+
+    async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
+        const STEP: Step = Step::Subscribe;
+        let Shared { config, topics, .. } = &*self.shared;
+        let subject = self.subject(topic);
+        let logged = self.shared.is_logged(&subject);
+        let added = topics.add(subject, logged, config.subscription_buffer);
+        let (subscription, confirmation) = added.map_err(|phase| match phase {
+            Phase::Closed => error::closed(STEP),
+            Phase::Down | Phase::Up => error::down(STEP),
+        })?;
+        let Some(confirmation) = confirmation else {
+            return Ok(subscription);
+        };
+        match timeout(config.timeout, confirmation).await {
+            Ok(Ok(answer)) => answer.map(|()| subscription),
+            Ok(Err(_)) => Err(error::interrupted(STEP)),
+            Err(_) => Err(error::late(STEP, config.timeout)),
+        }
+    }
+
+    fn link(&self) -> LinkWatch {
+        self.link.clone()
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.end().await;
+        Ok(())
+    }
+}
+
+impl Drop for NatsTransport {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
