@@ -280,7 +280,10 @@ impl Cursors {
         };
         let key = cursor.key.clone();
         let taking = state.hand_out(number, &log.entries);
-        if let Some(cursor) = state.cursor(number).filter(|_| !log.more) {
+        if let Some(cursor) = state
+            .cursor(number)
+            .filter(|cursor| cursor.position.id == log.last)
+        {
             // Where the count was lost, it is known again.
             cursor.position.count = log.added;
         }

@@ -65,7 +65,7 @@ impl Position {
     }
 }
 
-/// A log at one moment, and its entries from a position on.
+/// A log at one moment, and its entries from a position on, a moment later.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     pub(crate) epoch: Id,
@@ -91,6 +91,20 @@ impl Snapshot {
             id: self.last,
             count: self.added,
         }
+    }
+
+    /// Whether the log may have been trimmed between its state and its entries. If it is again, the moment after, its past
+    /// is another one than ours.
+    pub(crate) fn is_torn(&self, from: Id) -> bool {
+        let first = self.entries.first().map(|entry| entry.id);
+        first != Some(from)
+            && self.last >= from
+            && (first != self.first || !self.begins_behind(from))
+    }
+
+    /// Whether what is left of the log begins behind `id`.
+    fn begins_behind(&self, id: Id) -> bool {
+        self.first.is_none_or(|first| first > id)
     }
 
     /// How many entries were trimmed so far.
@@ -123,8 +137,8 @@ impl Snapshot {
         if anchored {
             return (self.unbroken(position), at(position.count));
         }
-        // What is left of the log begins behind the position. If not, its entry should be there: another log.
-        let begins_behind = self.first.is_none_or(|first| first > position.id);
+        // If it begins earlier, the entry should be there: this is another log.
+        let begins_behind = self.begins_behind(position.id);
         if self.epoch != position.epoch || !begins_behind {
             let count = self.trimmed().filter(|_| begins_behind);
             return (reset, at(count));

@@ -12,34 +12,30 @@ pub(crate) const EPOCH: &str = "epoch";
 pub(crate) const PAYLOAD: &str = "d";
 pub(crate) const TOPIC: &str = "t";
 
-/// `XINFO GROUPS`, `XINFO STREAM` and `XRANGE … COUNT count` of one moment.
-pub(crate) fn snapshot(
-    groups: Value,
-    stream: &Value,
-    range: Value,
-    count: usize,
-) -> Option<Snapshot> {
+/// `XINFO STREAM … FULL COUNT 1`, and `XRANGE … COUNT count` right after it.
+pub(crate) fn snapshot(state: &Value, range: Value, count: usize) -> Option<Snapshot> {
     let entries = entries(range)?;
-    let Value::Array(groups) = groups else {
+    let Some(Value::Array(groups)) = field(state, "groups") else {
         return None;
     };
-    let ours = groups
-        .iter()
-        .find(|group| text(field(group, "name")) == Some(EPOCH));
-    let number = |name| field(stream, name).and_then(number);
-    let first = match field(stream, "first-entry") {
-        Some(Value::Array(entry)) => Some(id(entry.first())?),
-        _ => None,
+    let ours = |group: &&Value| text(field(group, "name")) == Some(EPOCH);
+    let first = match field(state, "entries") {
+        Some(Value::Array(first)) => first.first(),
+        _ => return None,
     };
+    let number = |name| field(state, name).and_then(number);
     Some(Snapshot {
-        epoch: match ours {
+        epoch: match groups.iter().find(ours) {
             Some(group) => id(field(group, "last-delivered-id"))?,
             None => Id::default(),
         },
         added: number("entries-added"),
         length: number("length")?,
-        first,
-        last: id(field(stream, "last-generated-id"))?,
+        first: match first {
+            Some(Value::Array(entry)) => Some(id(entry.first())?),
+            _ => None,
+        },
+        last: id(field(state, "last-generated-id"))?,
         more: entries.len() >= count,
         entries,
     })

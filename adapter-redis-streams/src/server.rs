@@ -18,6 +18,9 @@ use crate::{
 /// The layout is forgotten so long after the last node.
 const LAYOUT_EXPIRY: Duration = Duration::from_secs(30);
 
+/// How often a log is looked at that changes between two commands.
+const TRIES: u32 = 5;
+
 /// The server of one session.
 #[derive(Debug)]
 pub(crate) struct Server<'a> {
@@ -41,40 +44,30 @@ impl Server<'_> {
         let (key, ours) = (format!("{}:layout", config.redis.prefix), config.layout());
         let expiry = LAYOUT_EXPIRY.as_millis() as u64;
         let mut pipe = pipe();
-        pipe.cmd("TIME");
+        // A server without memory takes no new key, but can be read from all the same.
+        pipe.ignore_errors();
         pipe.cmd("SET").arg(&key).arg(&ours).arg("NX").ignore();
         pipe.cmd("PEXPIRE").arg(&key).arg(expiry).ignore();
         pipe.cmd("GET").arg(&key);
+        pipe.cmd("TIME");
         let answers = pipe.query_async(&mut self.session.own.clone()).await;
-        let ((seconds, micros), theirs): ((u64, u32), String) =
-            answers.map_err(|error| self.session.error(&error))?;
+        let (theirs, time): (Option<String>, (u64, u32)) = answers
+            .and_then(|(theirs, time): (RedisResult<_>, RedisResult<_>)| Ok((theirs?, time?)))
+            .map_err(|error| self.session.error(&error))?;
         self.reader
-            .set_server_time(Duration::new(seconds, micros * 1_000));
-        if theirs != ours {
-            return Err(error::other_layout(&ours, &theirs));
+            .set_server_time(Duration::new(time.0, time.1 * 1_000));
+        match theirs {
+            Some(theirs) if theirs != ours => Err(error::other_layout(&ours, &theirs)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    /// The state of a log and its next page, in one step of the server. Begins the log if there is none.
+    /// The state of a log and its next page. Begins the log if there is none.
+    ///
+    /// Not in a transaction, which a server without memory refuses even for reading: what does not fit together is asked
+    /// for once more.
     pub(crate) async fn snapshot(&self, due: &Due, page: usize) -> RedisResult<Snapshot> {
-        let mut commands = self.session.own.clone();
         let key = &*due.key;
-        // The first node decides; for the others, and later, there is an epoch already.
-        let epoch = format!("0-{}", fastrand::u64(1..));
-        let mut begin = cmd("XGROUP");
-        begin
-            .arg("CREATE")
-            .arg(key)
-            .arg(EPOCH)
-            .arg(epoch)
-            .arg("MKSTREAM");
-        let begun = begin.query_async::<()>(&mut commands).await;
-        if let Err(error) = begun.as_ref()
-            && error.code() != Some("BUSYGROUP")
-        {
-            return Err(error.clone());
-        }
         let (from, count) = match due.from {
             Some(id) => (id.to_string(), page + 1),
             None => ("+".to_owned(), 1),
@@ -83,19 +76,34 @@ impl Server<'_> {
             Retention::Length(_) => self.reader.config.idle_expiry,
             Retention::Age(age) => self.reader.config.idle_expiry.max(age),
         };
+        // The first node decides; for the others, and later, there is an epoch already.
+        let epoch = format!("0-{}", fastrand::u64(1..));
         let mut pipe = pipe();
-        pipe.atomic();
-        pipe.cmd("PEXPIRE")
-            .arg(key)
-            .arg(expiry.as_millis() as u64)
-            .ignore();
-        pipe.cmd("XINFO").arg("GROUPS").arg(key);
-        pipe.cmd("XINFO").arg("STREAM").arg(key);
+        let begin = pipe.cmd("XGROUP").arg("CREATE").arg(key);
+        begin.arg(EPOCH).arg(epoch).arg("MKSTREAM");
+        let keep = pipe.cmd("PEXPIRE").arg(key);
+        keep.arg(expiry.as_millis() as u64);
+        let state = pipe.cmd("XINFO").arg("STREAM").arg(key);
+        state.arg("FULL").arg("COUNT").arg(1);
         let range = pipe.cmd("XRANGE").arg(key);
         range.arg(from).arg("+").arg("COUNT").arg(count);
-        let (groups, stream, range) = pipe.query_async(&mut commands).await?;
-        let snapshot = reply::snapshot(groups, &stream, range, count);
-        Ok(snapshot.ok_or((redis::ErrorKind::UnexpectedReturnType, "XINFO"))?)
+        let mut own = self.session.own.clone();
+        let mut tries = TRIES;
+        loop {
+            let answers = own.send_packed_commands(&pipe, 0, pipe.len()).await?;
+            // If the first could not be done and that matters, the others will say so.
+            let answers = answers.into_iter().skip(1).map(Value::extract_error);
+            let answers = answers.collect::<RedisResult<Vec<_>>>()?;
+            let snapshot = <[Value; 3]>::try_from(answers)
+                .ok()
+                .and_then(|[_, state, range]| reply::snapshot(&state, range, count))
+                .ok_or((redis::ErrorKind::UnexpectedReturnType, "XINFO"))?;
+            tries -= 1;
+            match due.from {
+                Some(from) if snapshot.is_torn(from) && tries > 0 => {}
+                _ => return Ok(snapshot),
+            }
+        }
     }
 
     pub(crate) async fn ask(&self, command: &Cmd) -> Result<Value> {

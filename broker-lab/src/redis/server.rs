@@ -71,7 +71,8 @@ impl RedisBuilder {
     /// Writes everything to disk as well (AOF): what was answered survives [`Redis::kill`].
     #[must_use]
     pub fn append_only(self) -> Self {
-        self.config("appendonly yes")
+        // With "everysec", what is written while the disk is busy waits in memory, and dies with the server.
+        self.config("appendonly yes").config("appendfsync no")
     }
 
     /// Like [`tls`](Self::tls), with certificates that other servers have as well; speaks TLS with these too.
