@@ -1,21 +1,38 @@
 //! The conformance suite on a Redis Cluster of three masters, by sharded Pub/Sub.
 
+#[path = "common/gate.rs"]
+mod gate;
+
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use socketioxide_adapter_conformance::{Ability, Faults, Lab, LabResult};
+use gate::{PASSWORD, Servers, UserGate};
+use socketioxide_adapter_conformance::{Ability, Faults, Gate, Lab, LabResult};
 use socketioxide_adapter_core::{backend::BackendUrl, transport::Transport};
 use socketioxide_adapter_redis::{RedisConfig, RedisTransport};
 use socketioxide_broker_lab::{Redis, RedisCluster, Result};
 use tokio::task::block_in_place;
 
 fn main() -> ExitCode {
-    socketioxide_adapter_conformance::main(async || Ok(ClusterLab(RedisCluster::start()?)))
+    socketioxide_adapter_conformance::main(async || {
+        Ok(ClusterLab(Arc::new(RedisCluster::start()?)))
+    })
 }
 
-struct ClusterLab(RedisCluster);
+struct ClusterLab(Arc<RedisCluster>);
+
+impl Servers for RedisCluster {
+    fn servers(&self) -> Vec<&Redis> {
+        self.servers().collect()
+    }
+}
 
 impl ClusterLab {
+    fn config(&self, prefix: &str) -> LabResult<RedisConfig> {
+        let config = RedisConfig::from_url(BackendUrl::parse(&self.0.url())?)?;
+        Ok(config.with_prefix(prefix))
+    }
+
     /// What happens to the broker happens to all of its servers.
     fn all(&self, fault: impl Fn(&Redis) -> Result<()>) -> LabResult {
         Ok(self.0.servers().try_for_each(fault)?)
@@ -25,9 +42,19 @@ impl ClusterLab {
 #[async_trait]
 impl Lab for ClusterLab {
     async fn connect(&self, prefix: &str) -> LabResult<Arc<dyn Transport>> {
-        let config = RedisConfig::from_url(BackendUrl::parse(&self.0.url())?)?;
-        let config = config.with_prefix(prefix);
+        let config = self.config(prefix)?;
         Ok(Arc::new(RedisTransport::connect(config).await?))
+    }
+
+    fn has_gates(&self) -> bool {
+        true
+    }
+
+    async fn connect_gated(&self, prefix: &str) -> LabResult<(Arc<dyn Transport>, Box<dyn Gate>)> {
+        let (gate, user) = UserGate::new(&self.0)?;
+        let config = self.config(prefix)?.with_credentials(user, PASSWORD);
+        let transport = RedisTransport::connect(config).await?;
+        Ok((Arc::new(transport), Box::new(gate)))
     }
 
     fn faults(&self) -> Option<&dyn Faults> {

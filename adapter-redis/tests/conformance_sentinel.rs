@@ -1,26 +1,55 @@
 //! The conformance suite on a primary with a replica and three sentinels. A restart of the broker is a fail-over.
 
+#[path = "common/gate.rs"]
+mod gate;
+
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use socketioxide_adapter_conformance::{Ability, Faults, Lab, LabResult};
+use gate::{PASSWORD, Servers, UserGate};
+use socketioxide_adapter_conformance::{Ability, Faults, Gate, Lab, LabResult};
 use socketioxide_adapter_core::{backend::BackendUrl, transport::Transport};
 use socketioxide_adapter_redis::{RedisConfig, RedisTransport};
-use socketioxide_broker_lab::RedisSentinel;
+use socketioxide_broker_lab::{Redis, RedisSentinel};
 use tokio::task::block_in_place;
 
 fn main() -> ExitCode {
-    socketioxide_adapter_conformance::main(async || Ok(SentinelLab(RedisSentinel::start()?)))
+    socketioxide_adapter_conformance::main(async || {
+        Ok(SentinelLab(Arc::new(RedisSentinel::start()?)))
+    })
 }
 
-struct SentinelLab(RedisSentinel);
+struct SentinelLab(Arc<RedisSentinel>);
+
+impl Servers for RedisSentinel {
+    fn servers(&self) -> Vec<&Redis> {
+        self.servers().iter().collect()
+    }
+}
+
+impl SentinelLab {
+    fn config(&self, prefix: &str) -> LabResult<RedisConfig> {
+        let config = RedisConfig::from_url(BackendUrl::parse(&self.0.url())?)?;
+        Ok(config.with_prefix(prefix))
+    }
+}
 
 #[async_trait]
 impl Lab for SentinelLab {
     async fn connect(&self, prefix: &str) -> LabResult<Arc<dyn Transport>> {
-        let config = RedisConfig::from_url(BackendUrl::parse(&self.0.url())?)?;
-        let config = config.with_prefix(prefix);
+        let config = self.config(prefix)?;
         Ok(Arc::new(RedisTransport::connect(config).await?))
+    }
+
+    fn has_gates(&self) -> bool {
+        true
+    }
+
+    async fn connect_gated(&self, prefix: &str) -> LabResult<(Arc<dyn Transport>, Box<dyn Gate>)> {
+        let (gate, user) = UserGate::new(&self.0)?;
+        let config = self.config(prefix)?.with_credentials(user, PASSWORD);
+        let transport = RedisTransport::connect(config).await?;
+        Ok((Arc::new(transport), Box::new(gate)))
     }
 
     fn faults(&self) -> Option<&dyn Faults> {
