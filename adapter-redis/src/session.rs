@@ -23,6 +23,7 @@ use tokio::{
     task::JoinSet,
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
+use tokio_util::task::TaskTracker;
 
 use crate::{
     companion,
@@ -133,10 +134,10 @@ impl Session {
 }
 
 /// Connects, subscribes to all wanted channels, serves until something breaks, and returns what.
-pub(crate) async fn run(shared: Arc<Shared>, up: SessionUp) -> Error {
+pub(crate) async fn run(shared: &Arc<Shared>, tasks: &TaskTracker, up: SessionUp) -> Error {
     // Whatever happens, also if this future is dropped: no more publishes, and nobody waits for a confirmation.
-    let _end = End(&shared);
-    match serve(&shared, up).await {
+    let _end = End(shared);
+    match serve(shared, tasks, up).await {
         Ok(never) => match never {},
         Err(error) => error,
     }
@@ -153,7 +154,7 @@ impl Drop for End<'_> {
     }
 }
 
-async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
+async fn serve(shared: &Arc<Shared>, tasks: &TaskTracker, up: SessionUp) -> Result<Infallible> {
     let Found { addresses, slots } = shared.servers.find().await?;
     let number = shared.topics.next_session();
     let connecting = addresses.iter().enumerate().map(|(server, address)| {
@@ -179,7 +180,7 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
     for (address, (publishing, subscribing)) in addresses.iter().zip(pairs) {
         received.push([publishing.received, subscribing.received]);
         for driver in [publishing.driver, subscribing.driver] {
-            drivers.spawn(shared.tasks.track_future(driver));
+            drivers.spawn(tasks.track_future(driver));
         }
         session.servers.push(Server {
             publisher: Publisher::new(address.clone(), publishing.commands),
@@ -204,7 +205,7 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
     if !subscriber.reconcile().await? {
         return Err(Step::Connect.error(ErrorKind::Unavailable, "slots of the cluster are moving"));
     }
-    let (mut companion, companion_received) = accompany(shared, &session, &mut drivers).await?;
+    let companion = accompany(shared, &session, tasks, &mut drivers).await?;
     shared.topics.open(session.clone());
     up.up();
     let at = shared.config.at();
@@ -233,8 +234,7 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
         Some(error) = watching.next() => Err(error),
         error = shared.servers.replaced(&addresses[0]) => Err(error),
         () = session.unknown_owner.notified() => lost("a slot has moved to a server that is new"),
-        () = silence_of(companion_received.as_deref()) => lost("no sign of life"),
-        error = &mut companion => Err(error),
+        error = companion => Err(error),
         error = subscriber.run() => error,
     }
 }
@@ -243,36 +243,32 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
 async fn accompany<'a>(
     shared: &'a Shared,
     session: &Session,
+    tasks: &TaskTracker,
     drivers: &mut JoinSet<()>,
-) -> Result<(BoxFuture<'a, Error>, Option<Arc<AtomicUsize>>)> {
+) -> Result<BoxFuture<'a, Error>> {
     let (Some(companion), [server, ..]) = (&shared.companion, session.servers.as_slice()) else {
-        return Ok((Box::pin(pending()), None));
+        return Ok(Box::pin(pending()));
     };
-    let Publisher {
-        address,
-        connection,
-        ..
-    } = &server.publisher;
-    let own = shared.servers.client.connect(address, None).await?;
-    drivers.spawn(shared.tasks.track_future(own.driver));
+    let address = server.publisher.address.clone();
+    let own = shared.servers.client.connect(&address, None).await?;
+    drivers.spawn(tasks.track_future(own.driver));
     let session = companion::Session {
         own: own.commands,
-        publishing: connection.clone(),
+        publishing: server.publisher.connection.clone(),
         address: address.clone(),
     };
     let (ready, is_ready) = oneshot::channel();
     let mut run = companion.run(session, ready);
     tokio::select! {
-        error = &mut run => Err(error),
-        _ = is_ready => Ok((run, Some(own.received))),
+        error = &mut run => return Err(error),
+        _ = is_ready => {}
     }
-}
-
-async fn silence_of(received: Option<&AtomicUsize>) {
-    match received {
-        Some(received) => silence(received).await,
-        None => pending().await,
-    }
+    Ok(Box::pin(async move {
+        tokio::select! {
+            error = run => error,
+            () = silence(&own.received) => silent(&address),
+        }
+    }))
 }
 
 /// Asks for a sign of life at each tick, and whether the server is still a primary: one that is demoted goes on to serve.
@@ -298,10 +294,12 @@ async fn watch(
     };
     tokio::select! {
         Err::<Infallible, _>(error) = asking => error,
-        () = silence(received) => {
-            Step::Link.error(ErrorKind::Interrupted, format!("{at}: no sign of life"))
-        }
+        () = silence(received) => silent(at),
     }
+}
+
+fn silent(at: &Address) -> Error {
+    Step::Link.error(ErrorKind::Interrupted, format!("{at}: no sign of life"))
 }
 
 /// Returns when nothing was received for too long.

@@ -425,7 +425,9 @@ mod tests {
         assert_eq!(refusal(&topics), ErrorKind::LinkDown);
         assert!(matches!(confirmation.unwrap().now_or_never(), Some(Err(_))));
         topics.close();
+        // A session that is only now on its way out, or in, changes nothing any more.
         topics.end();
+        topics.open(Arc::default());
         assert_eq!(refusal(&topics), ErrorKind::Closed);
     }
 }

@@ -1,21 +1,20 @@
-//! The transport: connects, hands calls to the present session, and ends in order.
+//! The transport: hands calls to the present session.
 
 use std::{io::Write as _, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use redis::{Cmd, Value};
 use smallvec::SmallVec;
 use socketioxide_adapter_core::{
-    ErrorKind, Result,
+    Error, Result,
     transport::{
-        Capabilities, Delivery, LinkSender, LinkState, LinkWatch, Receipt, Subscription,
-        Supervisor, Topic, Transport, link, supervise,
+        Capabilities, Connected, Delivery, LinkWatch, Receipt, SessionUp, Sessions, Subscription,
+        Topic, Transport,
     },
 };
-use tokio::{task::AbortHandle, time::timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     companion::Companion,
@@ -26,9 +25,6 @@ use crate::{
     topics::Topics,
 };
 
-/// How long `close` waits for the tasks.
-const CLOSE: Duration = Duration::from_secs(2);
-
 /// What the sessions share with the transport.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -36,19 +32,22 @@ pub(crate) struct Shared {
     pub(crate) servers: Servers,
     pub(crate) topics: Topics,
     pub(crate) companion: Option<Arc<dyn Companion>>,
-    /// Everything that was spawned.
-    pub(crate) tasks: TaskTracker,
-    link: LinkSender,
 }
 
-impl Shared {
-    /// Ends all subscriptions and refuses all calls from now on.
+impl Sessions for Shared {
+    async fn run(self: Arc<Self>, tasks: TaskTracker, up: SessionUp) -> Error {
+        session::run(&self, &tasks, up).await
+    }
+
     fn close(&self) {
         self.topics.close();
         if let Some(companion) = &self.companion {
             companion.close();
         }
-        self.link.closed(None);
+    }
+
+    fn silent(&self, limit: Duration) -> String {
+        error::silent(&self.config, limit)
     }
 }
 
@@ -61,25 +60,24 @@ impl Shared {
 ///
 /// After a reconnect each subscription yields `Resumed(Unknown)` before the first new payload. A dropped subscription
 /// ends at the server within half a second.
+///
+/// [`ErrorKind::LinkDown`]: socketioxide_adapter_core::ErrorKind::LinkDown
+/// [`ErrorKind::Interrupted`]: socketioxide_adapter_core::ErrorKind::Interrupted
+/// [`ErrorKind::Timeout`]: socketioxide_adapter_core::ErrorKind::Timeout
 #[derive(Debug)]
-pub struct RedisTransport {
-    shared: Arc<Shared>,
-    link: LinkWatch,
-    shutdown: CancellationToken,
-    abort: AbortHandle,
-}
+pub struct RedisTransport(Connected<Shared>);
 
 impl RedisTransport {
     /// Connects. Resolves once the first session is up; until then it tries again and again.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] and [`ErrorKind::Unauthorized`] at once, what else prevents a session after
-    /// `connect_timeout`. Nothing is left running then.
+    /// `Config` and `Unauthorized` at once, what else prevents a session after `connect_timeout`. Nothing is left running
+    /// then.
     ///
     /// # Cancel safety
     /// Dropping the future ends what it started.
     pub async fn connect(config: RedisConfig) -> Result<Self> {
-        Self::connect_companion(config, None).await
+        Self::start(config, None).await
     }
 
     /// Like [`connect`](Self::connect), with a companion in every session.
@@ -90,66 +88,21 @@ impl RedisTransport {
     /// # Cancel safety
     /// Dropping the future ends what it started.
     pub async fn connect_with(config: RedisConfig, companion: Arc<dyn Companion>) -> Result<Self> {
-        Self::connect_companion(config, Some(companion)).await
+        Self::start(config, Some(companion)).await
     }
 
-    async fn connect_companion(
-        config: RedisConfig,
-        companion: Option<Arc<dyn Companion>>,
-    ) -> Result<Self> {
+    async fn start(config: RedisConfig, companion: Option<Arc<dyn Companion>>) -> Result<Self> {
         config.validate()?;
-        let servers = Servers::new(&config)?;
-        let limit = config.connect_timeout;
-        let (sender, mut watch) = link();
-        let shutdown = CancellationToken::new();
-        let supervisor = Supervisor {
-            name: "redis",
-            link: sender.clone(),
-            backoff: config.backoff,
-            connect_timeout: limit,
-            shutdown: shutdown.clone(),
-        };
-        let shared = Arc::new(Shared {
+        let (backoff, limit) = (config.backoff, config.connect_timeout);
+        let shared = Shared {
+            servers: Servers::new(&config)?,
             config,
-            servers,
             topics: Topics::default(),
             companion,
-            tasks: TaskTracker::new(),
-            link: sender,
-        });
-        let sessions = shared.clone();
-        let task = shared.tasks.spawn(async move {
-            let fatal = supervise(supervisor, |up| session::run(sessions.clone(), up)).await;
-            sessions.close();
-            fatal
-        });
-        let transport = Self {
-            shared,
-            link: watch.clone(),
-            shutdown,
-            abort: task.abort_handle(),
         };
-        let up = timeout(
-            limit,
-            watch.wait_for(|status| status.state == LinkState::Up),
-        )
-        .await;
-        if up.is_ok_and(|status| status.state == LinkState::Up) {
-            return Ok(transport);
-        }
-        let reason = transport.link.status().reason;
-        transport.end().await;
-        if let Some(Ok(Some(fatal))) = task.now_or_never() {
-            return Err(fatal);
-        }
-        let message = match reason.as_deref() {
-            Some(reason) => {
-                let reason = reason.strip_prefix("redis: connect: ").unwrap_or(reason);
-                format!("{reason} (gave up after {limit:?})")
-            }
-            None => error::silent(&transport.shared.config, limit),
-        };
-        Err(Step::Connect.error(ErrorKind::Unavailable, message))
+        Ok(Self(
+            Connected::start("redis", shared, backoff, limit).await?,
+        ))
     }
 
     /// Sends a command that carries a payload of `bytes`, in one order with the publishes and with the same limits,
@@ -161,24 +114,14 @@ impl RedisTransport {
     /// # Cancel safety
     /// As [`publish`](Transport::publish).
     pub async fn send(&self, command: &Cmd, bytes: usize) -> Result<Value> {
-        let Shared { config, topics, .. } = &*self.shared;
+        let Shared { config, topics, .. } = self.0.sessions();
         let session = topics.session(Step::Publish, config)?;
         session.send(config, 0, command, bytes).await
     }
 
-    /// Ends all tasks, and waits for that up to a deadline.
-    async fn end(&self) {
-        self.shutdown.cancel();
-        self.shared.tasks.close();
-        if timeout(CLOSE, self.shared.tasks.wait()).await.is_err() {
-            self.abort.abort();
-            self.shared.close();
-        }
-    }
-
     /// The channel of a topic. On the stack: a publish does not allocate for it.
     fn channel(&self, topic: &Topic) -> SmallVec<[u8; 128]> {
-        let config = &self.shared.config;
+        let config = &self.0.sessions().config;
         let mut channel = SmallVec::new();
         // Writing to memory cannot fail.
         let _ = match config.database {
@@ -199,11 +142,11 @@ impl Transport for RedisTransport {
         Capabilities::new(Delivery::AtMostOnce)
             .with_confirms(true)
             .with_total_order(true)
-            .with_max_payload(self.shared.config.max_payload)
+            .with_max_payload(self.0.sessions().config.max_payload)
     }
 
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
-        let Shared { config, topics, .. } = &*self.shared;
+        let Shared { config, topics, .. } = self.0.sessions();
         let session = topics.session(Step::Publish, config)?;
         session
             .publish(config, &self.channel(topic), &payload)
@@ -212,7 +155,7 @@ impl Transport for RedisTransport {
 
     async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
         const STEP: Step = Step::Subscribe;
-        let Shared { config, topics, .. } = &*self.shared;
+        let Shared { config, topics, .. } = self.0.sessions();
         let (subscription, confirmation) = topics.add(config, &self.channel(topic))?;
         let Some(confirmation) = confirmation else {
             return Ok(subscription);
@@ -225,69 +168,11 @@ impl Transport for RedisTransport {
     }
 
     fn link(&self) -> LinkWatch {
-        self.link.clone()
+        self.0.link()
     }
 
     async fn close(&self) -> Result<()> {
-        self.end().await;
+        self.0.close().await;
         Ok(())
-    }
-}
-
-impl Drop for RedisTransport {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::pending;
-
-    use tokio::time::Instant;
-
-    use super::*;
-    use crate::config::Address;
-
-    #[tokio::test(start_paused = true)]
-    async fn what_does_not_end_in_time_is_cut_off() {
-        let config = RedisConfig::new(Address::Unix("/nowhere".into()));
-        let (sender, link) = link();
-        let shared = Arc::new(Shared {
-            servers: Servers::new(&config).unwrap(),
-            config,
-            topics: Topics::default(),
-            companion: None,
-            tasks: TaskTracker::new(),
-            link: sender,
-        });
-        shared.topics.open(Arc::default());
-        let stuck = shared.tasks.spawn(pending::<()>());
-        let transport = RedisTransport {
-            shared,
-            link,
-            shutdown: CancellationToken::new(),
-            abort: stuck.abort_handle(),
-        };
-        let Shared { config, topics, .. } = &*transport.shared;
-        let (mut subscription, _) = topics.add(config, b"c").unwrap();
-        let start = Instant::now();
-        let (first, second) = tokio::join!(transport.close(), transport.close());
-        first.and(second).unwrap();
-        assert_eq!(start.elapsed().as_secs(), CLOSE.as_secs());
-        assert_eq!(transport.link.state(), LinkState::Closed);
-        assert_eq!(subscription.recv().now_or_never(), Some(None));
-        assert!(stuck.await.unwrap_err().is_cancelled());
-        // A session that is only now on its way out changes nothing any more.
-        topics.end();
-        topics.open(Arc::default());
-        let closed = [
-            transport
-                .publish(&Topic::Cluster, "x".into())
-                .await
-                .unwrap_err(),
-            transport.subscribe(&Topic::Cluster).await.unwrap_err(),
-        ];
-        assert_eq!(closed.map(|error| error.kind()), [ErrorKind::Closed; 2]);
     }
 }

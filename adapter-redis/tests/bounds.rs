@@ -86,8 +86,9 @@ async fn bytes_for_a_frozen_server_are_bounded_and_free_again_with_the_next_sess
     assert_eq!(taken, 1 << 20);
     redis.thaw().unwrap();
     up(&transport, 2).await;
+    // Whether each is answered within its 100 ms is up to the machine; that there is room for all of them is not.
     let all = join_all((0..16).map(|_| kind(&transport, vec![0; PAYLOAD].into()))).await;
-    assert_eq!(all, [None; 16]);
+    assert!(!all.contains(&Some(ErrorKind::Full)), "{all:?}");
 }
 
 #[tokio::test]

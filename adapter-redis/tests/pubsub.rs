@@ -59,7 +59,9 @@ async fn payloads_and_namespaces_are_arbitrary_bytes() {
 #[tokio::test]
 async fn payloads_arrive_in_the_order_of_first_poll() {
     let redis = Redis::start().unwrap();
-    let transport = connect(&redis).await;
+    // A busy machine may need a while for all of them.
+    let transport = RedisTransport::connect(config(&redis.url()).with_timeout(SOON)).await;
+    let transport = transport.unwrap();
     let topic = namespace("/order");
     let mut subscription = transport.subscribe(&topic).await.unwrap();
     let publishes = (0..10_000_u32).map(|n| {

@@ -14,13 +14,14 @@
 //! * **Loss is visible.** After each reconnect every subscription yields [`Event::Resumed`]; a full buffer drops, counts
 //!   and yields [`Event::Lagged`].
 //!
-//! Everything but the wire protocol of the broker is provided: [`supervise()`] runs the reconnect loop, [`link()`] makes the
+//! Everything but the wire protocol of the broker is provided: [`supervise()`] runs the reconnect loop, [`Connected`] runs it from connect to close, [`link()`] makes the
 //! link state, [`Subscription::channel`] the bounded buffer. The in-memory transport in [`memory`](crate::memory) is a
 //! complete one to read.
 
 mod backoff;
 mod capabilities;
 mod link;
+mod sessions;
 mod subscription;
 mod supervise;
 mod topic;
@@ -34,6 +35,7 @@ pub use self::{
     backoff::Backoff,
     capabilities::{Capabilities, Delivery, Replay},
     link::{LinkSender, LinkState, LinkStatus, LinkWatch, link},
+    sessions::{Connected, Sessions},
     subscription::{BufferLimits, Continuity, Event, LossCause, Subscription, SubscriptionSender},
     supervise::{SessionUp, Supervisor, supervise},
     topic::Topic,
