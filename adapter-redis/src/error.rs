@@ -126,8 +126,8 @@ fn answer(code: &str) -> Option<(ErrorKind, &'static str)> {
         ),
         "NOPERM" => (
             ErrorKind::Unauthorized,
-            "forbidden by the ACL, the user needs +hello +ping +publish +subscribe +unsubscribe &<prefix>:*, \
-             and for streams what their documentation lists",
+            "forbidden by the ACL, the user needs +hello +publish +subscribe +unsubscribe &<prefix>:*; \
+             for a cluster, sentinels and streams see their documentation",
         ),
         "DENIED" => (
             ErrorKind::Unauthorized,

@@ -164,6 +164,42 @@ async fn passwords_are_used_and_wrong_ones_are_fatal() {
     assert!(!error.to_string().contains("wr0ng"), "{error}");
 }
 
+#[tokio::test]
+async fn users_need_the_commands_of_sharded_pub_sub_and_their_channels() {
+    let cluster = RedisCluster::start().unwrap();
+    for server in cluster.servers() {
+        let rules = "on >s3cr3t resetchannels &socketioxide:ns/yes* +hello +cluster|slots +spublish +ssubscribe +sunsubscribe";
+        let rules = [
+            &["ACL", "SETUSER", "alice"][..],
+            &rules.split(' ').collect::<Vec<_>>(),
+        ]
+        .concat();
+        server.command(&rules).unwrap();
+    }
+    let url = cluster.url().replace("://", "://alice:s3cr3t@");
+    let transport = try_connect(&url).await.unwrap();
+    for n in 0..10 {
+        works(&transport, &namespace(&format!("/yes{n}"))).await;
+    }
+    let refused = [
+        transport
+            .subscribe(&Topic::Cluster)
+            .await
+            .map(drop)
+            .unwrap_err(),
+        transport
+            .publish(&Topic::Cluster, "x".into())
+            .await
+            .map(drop)
+            .unwrap_err(),
+    ];
+    assert_eq!(
+        refused.map(|error| error.kind()),
+        [ErrorKind::Unauthorized; 2]
+    );
+    assert_eq!(transport.link().status().epoch, 1);
+}
+
 #[cfg(feature = "tls")]
 #[tokio::test]
 async fn with_tls_every_master_is_reached_by_it() {

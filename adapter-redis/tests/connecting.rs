@@ -72,7 +72,10 @@ async fn a_unix_socket_with_password_and_database() {
 async fn users_and_passwords_are_used_and_wrong_ones_are_fatal() {
     let redis = Redis::builder()
         .password("open sesame")
-        .user("al@ice", "on >s3cr3t/ resetchannels &socketioxide:* +hello +ping +publish +subscribe +unsubscribe")
+        .user(
+            "al@ice",
+            "on >s3cr3t/ resetchannels &socketioxide:* +hello +publish +subscribe +unsubscribe",
+        )
         .start()
         .unwrap();
     works(
@@ -242,9 +245,10 @@ async fn a_replica_in_a_cluster_passes_on_what_is_published() {
     let (primary, replica) = (node(), node());
     let id = primary.command(&["CLUSTER", "MYID"]).unwrap();
     let id = id.text().unwrap();
-    primary
-        .command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"])
-        .unwrap();
+    let slots: Vec<String> = (0..16_384).map(|slot| slot.to_string()).collect();
+    let slots = slots.iter().map(String::as_str);
+    let add: Vec<&str> = ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots).collect();
+    primary.command(&add).unwrap();
     let port = primary.port().to_string();
     replica
         .command(&["CLUSTER", "MEET", "127.0.0.1", &port])

@@ -160,6 +160,18 @@ async fn servers_and_sentinels_have_passwords_of_their_own() {
     }
 }
 
+#[tokio::test]
+async fn users_of_the_sentinels_need_one_command() {
+    let set = RedisSentinel::start().unwrap();
+    for sentinel in set.sentinels() {
+        let rules = ["ACL", "SETUSER", "ask", "on", ">s3ntinel", "+hello"];
+        let rules = [&rules[..], &["+sentinel|get-master-addr-by-name"]].concat();
+        sentinel.command(&rules).unwrap();
+    }
+    let url = format!("{}?sentinel_user=ask&sentinel_password=s3ntinel", set.url());
+    works(&try_connect(&url).await.unwrap()).await;
+}
+
 #[cfg(feature = "tls")]
 #[tokio::test]
 async fn with_tls_nothing_is_in_plain_text() {
