@@ -10,16 +10,19 @@ mod reader;
 use std::time::Duration;
 
 use async_nats::{
-    Client, HeaderMap, Message, StatusCode, Subscriber, header,
+    Client, HeaderMap, Message, StatusCode, Subscriber,
+    datetime::parse_rfc3339,
+    header,
     jetstream::{
-        self, Context, ContextBuilder, ErrorCode,
-        consumer::{AckPolicy, DeliverPolicy, pull},
+        Context, ContextBuilder, ErrorCode,
         context::RequestErrorKind,
         response::Response,
         stream::{self, Info, StorageType},
     },
 };
 use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::json;
 use socketioxide_adapter_core::{Error, ErrorKind, Outcome, Result, transport::Continuity};
 use tracing::warn;
 
@@ -55,7 +58,7 @@ pub(crate) struct Log {
 #[derive(Debug)]
 pub(crate) struct Opened<'a> {
     log: &'a Log,
-    context: Context,
+    api: Api,
     consumer: String,
     verdict: Verdict,
 }
@@ -83,55 +86,50 @@ impl Log {
     /// Finds or makes the stream, says what was missed, and makes a consumer for the rest.
     pub(crate) async fn open(&self, client: &Client, config: &NatsConfig) -> Result<Opened<'_>> {
         let builder = ContextBuilder::new().timeout(config.timeout);
-        let context = builder.build(client.clone());
+        let api = Api(builder.build(client.clone()));
+        let name = &self.stream;
         let wanted = self.wanted(&config.prefix);
-        let stream = context.get_or_create_stream(wanted.clone());
-        let stream = stream.await.map_err(|error| failed("stream", &error))?;
-        let info = stream.cached_info();
-        self.compare(&wanted, info);
+        let info: Info = match api.ask(&format!("STREAM.INFO.{name}"), &()).await? {
+            Some(info) => info,
+            None => api.tell(&format!("STREAM.CREATE.{name}"), &wanted).await?,
+        };
+        self.compare(&wanted, &info);
+        let last = self.position.last();
+        let anchor = match info.state.first_sequence.max(1)..=info.state.last_sequence {
+            kept if kept.contains(&last) => {
+                let get = format!("STREAM.MSG.GET.{name}");
+                let anchor: Option<Anchor> = api.ask(&get, &json!({ "seq": last })).await?;
+                anchor.and_then(|anchor| parse_rfc3339(&anchor.message.time).ok())
+            }
+            _ => None,
+        };
         let verdict = self.position.resume(&Found {
             created: info.created,
             subjects: info.state.subjects_count,
             first: info.state.first_sequence,
             last: info.state.last_sequence,
-            anchor: self.anchor(&stream, info).await?,
+            anchor,
         });
-        let consumer = pull::Config {
-            deliver_policy: DeliverPolicy::ByStartSequence {
-                start_sequence: self.position.last() + 1,
+        let consumer = json!({
+            "stream_name": name,
+            "config": {
+                "deliver_policy": "by_start_sequence",
+                "opt_start_seq": self.position.last() + 1,
+                "ack_policy": "none",
+                "replay_policy": "instant",
+                "inactive_threshold": nanos(INACTIVE),
+                "num_replicas": 1,
+                "mem_storage": true,
             },
-            ack_policy: AckPolicy::None,
-            inactive_threshold: INACTIVE,
-            num_replicas: 1,
-            memory_storage: true,
-            ..Default::default()
-        };
-        let consumer = stream.create_consumer(consumer);
-        let consumer = consumer.await.map_err(|error| failed("consumer", &error))?;
+        });
+        let create = format!("CONSUMER.CREATE.{name}");
+        let consumer: Consumer = api.tell(&create, &consumer).await?;
         Ok(Opened {
             log: self,
-            consumer: consumer.cached_info().name.clone(),
-            context,
+            consumer: consumer.name,
+            api,
             verdict,
         })
-    }
-
-    /// When the frame was stored that has the number of the last one this node has read.
-    async fn anchor(
-        &self,
-        stream: &stream::Stream,
-        info: &Info,
-    ) -> Result<Option<async_nats::datetime::DateTime>> {
-        let (last, state) = (self.position.last(), &info.state);
-        if last < state.first_sequence.max(1) || last > state.last_sequence {
-            return Ok(None);
-        }
-        match stream.get_raw_message(last).await {
-            Ok(message) => Ok(Some(message.time)),
-            // Deleted by hand, or expired this very moment.
-            Err(error) if error.kind() == stream::RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(failed("the last frame", &error)),
-        }
     }
 
     /// Publishes one frame and waits until it is stored. The same bytes again, after an attempt whose outcome is unknown,
@@ -209,12 +207,9 @@ impl Opened<'_> {
 
     /// The position behind the last frame there is now.
     pub(crate) async fn end(&self) -> Result<u64> {
-        let subject = format!("STREAM.INFO.{}", self.log.stream);
-        let answer = self.context.request(subject, &()).await;
-        match answer.map_err(|error| failed("stream", &error))? {
-            Response::<Info>::Ok(info) => Ok(info.state.last_sequence + 1),
-            Response::Err { error } => Err(failed("stream", &error)),
-        }
+        let info = format!("STREAM.INFO.{}", self.log.stream);
+        let info: Info = self.api.tell(&info, &()).await?;
+        Ok(info.state.last_sequence + 1)
     }
 
     /// Reads from now on, what arrives at `inbox`, and returns why that ended.
@@ -228,7 +223,7 @@ impl Opened<'_> {
             "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
             self.log.stream, self.consumer
         );
-        let reader = reader::Reader::new(self.context.clone(), next, inbox, messages);
+        let reader = reader::Reader::new(self.api.0.clone(), next, inbox, messages);
         reader.run(shared, &self.log.position).await
     }
 }
@@ -257,31 +252,70 @@ fn stream_name(prefix: &str) -> String {
     prefix.replace('_', "__").replace('.', "_-")
 }
 
-/// Why a request about the log was in vain.
-fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(answer) = error.downcast_ref::<jetstream::Error>() {
-            let kind = match answer.error_code() {
-                // Another stream has the subjects; one server cannot keep replicas; not for this account.
-                ErrorCode::STREAM_SUBJECT_OVERLAP
-                | ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED
-                | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => ErrorKind::Config,
-                _ => ErrorKind::Unavailable,
-            };
-            return Step::Connect.error(kind, format!("JetStream: {what}: {answer}"));
-        }
-        let silent = error.downcast_ref::<jetstream::context::RequestError>();
-        if silent.is_some_and(|error| error.kind() == RequestErrorKind::NoResponders) {
-            let message = "JetStream does not answer, is it enabled (nats-server -js)?";
-            return Step::Connect.error(ErrorKind::Unavailable, message);
-        }
-        cause = error.source();
+/// What JetStream is asked.
+#[derive(Debug)]
+struct Api(Context);
+
+#[derive(Deserialize)]
+struct Consumer {
+    name: String,
+}
+
+/// The frame that this node has read last.
+#[derive(Deserialize)]
+struct Anchor {
+    message: Stored,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    time: String,
+}
+
+impl Api {
+    /// Asks for something; `None` if it is not there.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        request: &str,
+        payload: &(impl Serialize + Sync),
+    ) -> Result<Option<T>> {
+        let message = match self.0.request(request.to_owned(), payload).await {
+            Ok(Response::Ok(answer)) => return Ok(Some(answer)),
+            Ok(Response::Err { error }) if error.code() == 404 => return Ok(None),
+            Ok(Response::Err { error }) => {
+                let kind = match error.error_code() {
+                    // Another stream has the subjects; one server alone keeps no replicas; not for this account.
+                    ErrorCode::STREAM_SUBJECT_OVERLAP
+                    | ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED
+                    | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => ErrorKind::Config,
+                    _ => ErrorKind::Unavailable,
+                };
+                return Err(Step::Connect.error(kind, format!("JetStream: {request}: {error}")));
+            }
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
+                "JetStream does not answer, is it enabled (nats-server -js)?".to_owned()
+            }
+            Err(error) => format!("JetStream: {request}: {error}"),
+        };
+        Err(Step::Connect.error(ErrorKind::Unavailable, message))
     }
-    Step::Connect.error(
-        ErrorKind::Unavailable,
-        format!("JetStream: {what}: {error}"),
-    )
+
+    /// Asks for something that must be there.
+    async fn tell<T: DeserializeOwned>(
+        &self,
+        request: &str,
+        payload: &(impl Serialize + Sync),
+    ) -> Result<T> {
+        let gone = || {
+            let message = format!("JetStream: {request}: the stream is gone");
+            Step::Connect.error(ErrorKind::Unavailable, message)
+        };
+        self.ask(request, payload).await?.ok_or_else(gone)
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde_json::json;
 use socketioxide_adapter_core::{Error, ErrorKind, Result};
 use tokio::time::timeout;
 
-use super::position::Position;
+use super::{nanos, position::Position};
 use crate::{error::Step, transport::Shared};
 
 /// Most bytes that the server may send unasked for: two portions.
@@ -22,6 +22,9 @@ const PORTION: std::ops::RangeInclusive<usize> = 8..=256;
 const EXPIRES: Duration = Duration::from_secs(30);
 /// How often the server says that there is nothing new. NATS allows no less than 100 ms.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// How long a reader that stands still may hold up the other namespaces of this node. Less than the three heartbeats
+/// after which they would be taken for deaf.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Without a frame or a heartbeat for so long, the consumer is taken for deaf.
 const SILENCE: Duration = Duration::from_millis(2_500);
 
@@ -88,9 +91,7 @@ impl<'a> Reader<'a> {
                 shared.topics.missing(continuity);
             }
             for recipient in shared.topics.recipients(subject, number) {
-                recipient
-                    .receive(&message.payload, shared.config.timeout)
-                    .await;
+                recipient.receive(&message.payload, PATIENCE).await;
             }
             position.advance(subject, number, info.published);
             expected += 1;
@@ -104,7 +105,6 @@ impl<'a> Reader<'a> {
 
     /// Asks for the next `count` frames.
     async fn ask(&self, count: usize) -> Result<()> {
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let request = json!({
             "batch": count,
             "expires": nanos(EXPIRES),

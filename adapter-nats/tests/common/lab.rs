@@ -3,7 +3,10 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -13,20 +16,52 @@ use socketioxide_adapter_nats::{LogConfig, NatsConfig, NatsTransport};
 use socketioxide_broker_lab::Nats;
 use tokio::{net::TcpStream, task::block_in_place};
 
-pub(crate) struct NatsLab(Nats, Option<LogConfig>);
+pub(crate) struct NatsLab {
+    nats: Nats,
+    log: Option<LogConfig>,
+    /// How many frames the streams keep that are made from now on.
+    retained: AtomicI64,
+}
 
 impl NatsLab {
     pub(crate) fn core() -> LabResult<Self> {
-        Ok(Self(Nats::start()?, None))
+        Ok(Self::on(Nats::start()?, None))
     }
 
     pub(crate) fn jetstream() -> LabResult<Self> {
         let nats = Nats::builder().jetstream().start()?;
-        Ok(Self(nats, Some(LogConfig::default())))
+        Ok(Self::on(nats, Some(LogConfig::default())))
+    }
+
+    fn on(nats: Nats, log: Option<LogConfig>) -> Self {
+        Self {
+            nats,
+            log,
+            retained: AtomicI64::new(-1),
+        }
+    }
+
+    /// What an administrator would do: make the stream of the cluster before it starts, with a limit of its own.
+    #[cfg(feature = "jetstream")]
+    async fn limit(&self, prefix: &str) -> LabResult {
+        use async_nats::jetstream;
+        let max_messages = self.retained.load(Ordering::Relaxed);
+        if self.log.is_none() || max_messages < 0 {
+            return Ok(());
+        }
+        let client = async_nats::connect(self.address().to_string()).await?;
+        let config = jetstream::stream::Config {
+            name: prefix.to_owned(),
+            subjects: vec![format!("{prefix}._ns.*")],
+            max_messages,
+            ..Default::default()
+        };
+        jetstream::new(client).get_or_create_stream(config).await?;
+        Ok(())
     }
 
     fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.0.port()).into()
+        (Ipv4Addr::LOCALHOST, self.nats.port()).into()
     }
 }
 
@@ -50,7 +85,9 @@ impl Lab for NatsLab {
         endpoint: SocketAddr,
     ) -> LabResult<Arc<dyn Transport>> {
         let mut config = NatsConfig::new(endpoint.ip().to_string(), endpoint.port());
-        config.log = self.1.clone();
+        config.log = self.log.clone();
+        #[cfg(feature = "jetstream")]
+        self.limit(prefix).await?;
         let transport = NatsTransport::connect(config.with_prefix(prefix)).await?;
         Ok(Arc::new(transport))
     }
@@ -65,50 +102,58 @@ impl Faults for NatsLab {
             Ability::Freeze,
             Ability::Cut,
             Ability::Wipe,
+            #[cfg(feature = "jetstream")]
+            Ability::Retain,
         ]
     }
 
     async fn restore(&self) -> LabResult {
+        self.retained.store(-1, Ordering::Relaxed);
         // Fails if the server is not running; then it is started below.
-        let _ = self.0.thaw();
+        let _ = self.nats.thaw();
         match TcpStream::connect(self.address()).await {
             Ok(_) => Ok(()),
-            Err(_) => block_in_place(|| Ok(self.0.restart()?)),
+            Err(_) => block_in_place(|| Ok(self.nats.restart()?)),
         }
     }
 
     async fn restart(&self) -> LabResult {
         block_in_place(|| {
-            self.0.kill()?;
-            Ok(self.0.restart()?)
+            self.nats.kill()?;
+            Ok(self.nats.restart()?)
         })
     }
 
     async fn stop(&self) -> LabResult {
-        block_in_place(|| Ok(self.0.kill()?))
+        block_in_place(|| Ok(self.nats.kill()?))
     }
 
     async fn start(&self) -> LabResult {
-        block_in_place(|| Ok(self.0.restart()?))
+        block_in_place(|| Ok(self.nats.restart()?))
     }
 
     async fn freeze(&self) -> LabResult {
-        Ok(self.0.freeze()?)
+        Ok(self.nats.freeze()?)
     }
 
     async fn thaw(&self) -> LabResult {
-        Ok(self.0.thaw()?)
+        Ok(self.nats.thaw()?)
     }
 
     async fn cut(&self) -> LabResult {
-        block_in_place(|| Ok(self.0.cut()?))
+        block_in_place(|| Ok(self.nats.cut()?))
     }
 
     async fn wipe(&self) -> LabResult {
         block_in_place(|| {
-            self.0.kill()?;
-            self.0.wipe()?;
-            Ok(self.0.restart()?)
+            self.nats.kill()?;
+            self.nats.wipe()?;
+            Ok(self.nats.restart()?)
         })
+    }
+
+    async fn retain(&self, payloads: u64) -> LabResult {
+        self.retained.store(payloads.try_into()?, Ordering::Relaxed);
+        Ok(())
     }
 }
