@@ -1,7 +1,11 @@
 //! NATS as a transport of [`socketioxide-adapter`](https://docs.rs/socketioxide-adapter).
 //!
-//! Works with nats-server 2.9 or newer, alone or as a cluster. A topic is a subject `<prefix>.<topic>`; delivery is at
-//! most once: what is published while a node is cut off is lost for it, and the core reports exactly how much.
+//! Works with nats-server 2.9 or newer, alone or as a cluster. There are two of them:
+//!
+//! * **NATS core** ([`BACKEND`]): a topic is a subject. Delivery is at most once: what is published while a node is cut off
+//!   is lost for it, and the core reports exactly how much.
+//! * **JetStream** ([`JETSTREAM`], cargo feature `jetstream`): the frames of all namespaces go through one stream, and a node
+//!   that was cut off gets back what it missed, as far as the stream still has it.
 //!
 //! ```no_run
 //! # async fn example() -> socketioxide_adapter_core::Result<()> {
@@ -14,8 +18,9 @@
 //! ```
 //!
 //! # URLs
-//! `nats://[user:password@]host[:4222][,host2[:4222]…]` or `nats://token@host`, and the same with `nats+tls://` for TLS.
-//! Several hosts are servers of one NATS cluster.
+//! `nats://[user:password@]host[:4222][,host2[:4222]…]` or `nats://token@host`; the same with `nats+tls://` for TLS, with
+//! `nats+jetstream://` for JetStream, and with `nats+jetstream+tls://` for both. Several hosts are servers of one NATS
+//! cluster.
 //!
 //! | option | default | meaning |
 //! |---|---|---|
@@ -23,10 +28,14 @@
 //! | `creds` | | `.creds` file with a JWT and its nkey seed |
 //! | `nkey` | | file with an nkey seed |
 //! | `ca` | the system's | PEM file of the certificate authorities to trust (TLS) |
+//! | `max_age`, `max_bytes` | `300s`, `268435456` | JetStream: how long and how much is kept |
+//! | `replicas` | `1` | JetStream: on how many servers a frame is stored before it counts as accepted |
+//! | `storage` | `file` | JetStream: `file` or `memory` |
 //! | `connect_timeout` | `5s` | how long the first connection, and each later attempt, may take |
 //! | `timeout` | `2s` | how long a publish or subscribe may take |
 //!
-//! [`NatsConfig`] has the same and the rest: buffers, payload limit, reconnect back-off.
+//! [`NatsConfig`] has the same and the rest: buffers, payload limit, reconnect back-off. `docs/backends/nats.md` in the
+//! repository tells what happens when, how to size a stream, and what the server must allow.
 
 mod config;
 mod connection;

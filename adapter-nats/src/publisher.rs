@@ -19,6 +19,9 @@ use crate::{
     error::{self, Step},
 };
 
+/// Most forbidden subjects that are remembered; of others each publish finds out anew.
+const DENIED: usize = 10_000;
+
 /// The connection of the present session, and what waits for an answer on it.
 #[derive(Debug, Default)]
 pub(crate) struct Publisher(Mutex<State>);
@@ -137,7 +140,9 @@ impl Publisher {
     /// The server forbids us to publish to `subject`: neither what is on its way there arrives, nor what would follow.
     pub(crate) fn refuse(&self, subject: &str, error: impl Fn() -> Error) {
         let mut state = self.lock();
-        state.denied.insert(subject.to_owned());
+        if state.denied.len() < DENIED {
+            state.denied.insert(subject.to_owned());
+        }
         for index in 0..state.waiting.len() {
             if state.waiting[index].subject == subject {
                 state.resolve(index, Err(error()));

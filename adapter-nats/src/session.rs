@@ -61,7 +61,7 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
     let noticing = shared.clone();
     let on_event = move |event| match denied_publish(&event) {
         // Here and now: what was published before must not be taken for accepted.
-        Some(subject) if !noticing.is_inbox(subject) => {
+        Some(subject) if noticing.is_topic(subject) => {
             let denied = || error::denied(Step::Publish, subject);
             noticing.publisher.refuse(subject, denied);
         }
@@ -77,7 +77,7 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
         events,
         tasks: JoinSet::new(),
         readers: HashMap::new(),
-        subjects: Vec::new(),
+        subscriptions: 0,
         complaint: None,
         leave: None,
         client,
@@ -92,9 +92,8 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
         opened = session
             .noticing(log.open(&client, &shared.config))
             .await??;
-        if opened.is_reset() {
-            shared.topics.rewind();
-        }
+        // At once: what was found out must not be lost with a session that dies before it is told.
+        opened.tell(shared);
         session.log = Some(&opened);
     }
     let log = session.log.zip(frames);
@@ -151,14 +150,20 @@ struct Session<'a> {
     events: mpsc::Receiver<Event>,
     /// Aborted with the session; the tracker lets `close` wait until they are gone.
     tasks: JoinSet<()>,
-    readers: HashMap<String, AbortHandle>,
-    /// What was subscribed to, in order: the client numbers its subscriptions from 1.
-    subjects: Vec<String>,
+    readers: HashMap<String, Reader>,
+    /// How many subscriptions there were so far: the client numbers them from 1.
+    subscriptions: u64,
     /// The last error that the server told of.
     complaint: Option<String>,
     /// When to leave a server that is about to stop.
     leave: Option<Instant>,
     log: Option<&'a Opened<'a>>,
+}
+
+struct Reader {
+    /// The client's number of the subscription.
+    number: u64,
+    task: AbortHandle,
 }
 
 impl Session<'_> {
@@ -198,7 +203,7 @@ impl Session<'_> {
         let differences = shared.topics.differences();
         for subject in differences.unwanted {
             if let Some(reader) = self.readers.remove(&subject) {
-                reader.abort();
+                reader.task.abort();
             }
         }
         let missing = differences.missing;
@@ -207,7 +212,7 @@ impl Session<'_> {
             .partition(|subject| shared.is_logged(subject));
         if let Some(log) = self.log.filter(|_| !logged.is_empty()) {
             for subject in &logged {
-                shared.topics.ask(subject, log.continuity(subject));
+                shared.topics.ask(subject, None);
             }
             let end = self.noticing(log.end()).await??;
             for subject in &logged {
@@ -218,10 +223,13 @@ impl Session<'_> {
             return Ok(());
         }
         for subject in &missing {
-            shared.topics.ask(subject, Continuity::Unknown);
+            shared.topics.ask(subject, Some(Continuity::Unknown));
             let subscriber = self.subscribe(subject).await?;
             let reader = read(shared.clone(), self.number, subject.clone(), subscriber);
-            let reader = self.tasks.spawn(shared.tasks.track_future(reader));
+            let reader = Reader {
+                number: self.subscriptions,
+                task: self.tasks.spawn(shared.tasks.track_future(reader)),
+            };
             self.readers.insert(subject.clone(), reader);
         }
         self.noticing(shared.publisher.flush(&shared.config))
@@ -233,7 +241,7 @@ impl Session<'_> {
     }
 
     async fn subscribe(&mut self, subject: &str) -> Result<Subscriber> {
-        self.subjects.push(subject.to_owned());
+        self.subscriptions += 1;
         let call = self.client.subscribe(subject.to_owned());
         call.await.map_err(|_| self.lost())
     }
@@ -258,8 +266,8 @@ impl Session<'_> {
         match &event {
             Event::Disconnected | Event::Closed => return Err(self.lost()),
             Event::SlowConsumer(number) => {
-                let index = usize::try_from(*number).unwrap_or(0).wrapping_sub(1);
-                if let Some(subject) = self.subjects.get(index) {
+                let slow = self.readers.iter().find(|(_, it)| it.number == *number);
+                if let Some((subject, _)) = slow {
                     self.shared.topics.lagged(subject);
                 }
             }

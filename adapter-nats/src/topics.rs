@@ -203,15 +203,18 @@ impl Topics {
     }
 
     /// Notes that the server is about to be asked for `subject`. Those who had it in an earlier session are told how it
-    /// goes on, before anything of this session can arrive.
-    pub(crate) fn ask(&self, subject: &str, continuity: Continuity) {
+    /// goes on, if that was not done already, before anything of this session can arrive.
+    pub(crate) fn ask(&self, subject: &str, continuity: Option<Continuity>) {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(subject) else {
             return;
         };
         for listener in &mut entry.listeners {
             listener.asked = true;
-            if listener.waiting.is_none() && !entry.confirmed {
+            if let Some(continuity) = continuity
+                && listener.waiting.is_none()
+                && !entry.confirmed
+            {
                 listener.sender.resumed(continuity);
             }
         }
@@ -282,13 +285,14 @@ impl Topics {
         listening.map(recipient).collect()
     }
 
-    /// Tells those who listen to the log that something is missing at this place.
-    pub(crate) fn missing(&self, of: impl Fn(&str) -> Option<Continuity>) {
+    /// Tells those who listen at this position of the log how it goes on there.
+    pub(crate) fn tell(&self, position: u64, of: impl Fn(&str) -> Option<Continuity>) {
         for (subject, entry) in &self.lock().entries {
             let Some(continuity) = of(subject) else {
                 continue;
             };
-            for listener in entry.listeners.iter().filter(|it| it.waiting.is_none()) {
+            let listens = |it: &&Listener| it.waiting.is_none() && it.from <= position;
+            for listener in entry.listeners.iter().filter(listens) {
                 listener.sender.resumed(continuity);
             }
         }
@@ -314,5 +318,158 @@ impl Topics {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use socketioxide_adapter_core::{ErrorKind, transport::Event};
+
+    use super::*;
+
+    const UNKNOWN: Option<Continuity> = Some(Continuity::Unknown);
+
+    fn up() -> Topics {
+        let topics = Topics::default();
+        topics.open();
+        topics
+    }
+
+    fn add(topics: &Topics, logged: bool) -> (Subscription, Option<Confirmation>) {
+        let limits = BufferLimits::default();
+        topics.add("s".into(), logged, limits).unwrap()
+    }
+
+    fn subscribe(topics: &Topics, from: u64) {
+        topics.ask("s", UNKNOWN);
+        topics.confirm("s", from);
+    }
+
+    fn missing() -> Differences {
+        Differences {
+            missing: vec!["s".into()],
+            unwanted: vec![],
+        }
+    }
+
+    fn read(subscription: &mut Subscription) -> Option<Event> {
+        subscription.recv().now_or_never().flatten()
+    }
+
+    fn message(payload: &'static str) -> Option<Event> {
+        Some(Event::Message(payload.into()))
+    }
+
+    fn is_confirmed(confirmation: Option<Confirmation>) -> bool {
+        let answer = confirmation.and_then(|it| it.now_or_never());
+        matches!(answer, Some(Ok(Ok(()))))
+    }
+
+    #[test]
+    fn a_session_resumes_before_anything_of_it_arrives() {
+        let topics = up();
+        let (mut subscription, confirmation) = add(&topics, false);
+        assert_eq!(topics.differences(), missing());
+        subscribe(&topics, 0);
+        assert!(is_confirmed(confirmation));
+        topics.receive(0, "s", &"first".into());
+        topics.end();
+        assert_eq!(topics.differences(), missing());
+        topics.ask("s", UNKNOWN);
+        topics.receive(1, "s", &"second".into());
+        topics.confirm("s", 0);
+        // A reader of the session before is not heard any more.
+        topics.receive(0, "s", &"late".into());
+        assert_eq!(read(&mut subscription), message("first"));
+        assert_eq!(
+            read(&mut subscription),
+            Some(Event::Resumed(Continuity::Unknown))
+        );
+        assert_eq!(read(&mut subscription), message("second"));
+        assert_eq!(read(&mut subscription), None);
+        assert_eq!(topics.differences(), Differences::default());
+        drop(subscription);
+        assert_eq!(topics.differences().unwanted, ["s"]);
+    }
+
+    #[test]
+    fn only_those_are_confirmed_on_whose_behalf_the_server_was_asked() {
+        let topics = up();
+        let (_first, first) = add(&topics, true);
+        topics.ask("s", None);
+        let (_second, second) = add(&topics, true);
+        topics.confirm("s", 5);
+        assert!(is_confirmed(first));
+        assert_eq!(topics.differences(), missing());
+        assert!(!is_confirmed(second));
+    }
+
+    #[test]
+    fn a_listener_of_the_log_hears_what_comes_after_its_position() {
+        let topics = up();
+        let (_one, _) = add(&topics, true);
+        assert!(topics.recipients("s", 9).is_empty());
+        subscribe(&topics, 10);
+        let (_two, _) = add(&topics, true);
+        subscribe(&topics, 20);
+        let heard = [9, 10, 19, 20].map(|position| topics.recipients("s", position).len());
+        assert_eq!(heard, [0, 1, 1, 2]);
+        topics.rewind();
+        assert_eq!(topics.recipients("s", 1).len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_stands_still_is_waited_for_once() {
+        let topics = up();
+        let limits = BufferLimits::new(1, 100);
+        let (mut slow, _) = topics.add("s".into(), true, limits).unwrap();
+        subscribe(&topics, 0);
+        let start = tokio::time::Instant::now();
+        for payload in ["kept", "dropped", "dropped too"] {
+            for recipient in topics.recipients("s", 1) {
+                recipient
+                    .receive(&payload.into(), Duration::from_secs(5))
+                    .await;
+            }
+        }
+        assert_eq!(start.elapsed(), Duration::from_secs(5));
+        assert_eq!(read(&mut slow), message("kept"));
+        for recipient in topics.recipients("s", 2) {
+            recipient.receive(&"back".into(), Duration::ZERO).await;
+        }
+        assert_eq!(read(&mut slow), Some(Event::Lagged(2)));
+        assert_eq!(read(&mut slow), message("back"));
+    }
+
+    #[test]
+    fn a_refusal_ends_those_who_wait_and_the_session_of_those_who_had_it() {
+        let topics = up();
+        let refused = || Error::new(ErrorKind::Unauthorized, "test", "no");
+        let (subscription, confirmation) = add(&topics, false);
+        assert!(topics.refuse("s", refused).is_ok());
+        let answer = confirmation.unwrap().now_or_never().unwrap().unwrap();
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unauthorized);
+        drop(subscription);
+        let (_had_it, _) = add(&topics, false);
+        subscribe(&topics, 0);
+        topics.end();
+        assert!(topics.refuse("s", refused).is_err());
+    }
+
+    #[test]
+    fn nobody_is_added_without_a_session() {
+        let topics = Topics::default();
+        let limits = BufferLimits::default();
+        let phase = |topics: &Topics| topics.add("s".into(), false, limits).unwrap_err();
+        assert_eq!(phase(&topics), Phase::Down);
+        topics.open();
+        let (_waiting, confirmation) = add(&topics, false);
+        topics.end();
+        assert_eq!(phase(&topics), Phase::Down);
+        assert!(matches!(confirmation.unwrap().now_or_never(), Some(Err(_))));
+        topics.close();
+        topics.end();
+        assert_eq!(phase(&topics), Phase::Closed);
     }
 }

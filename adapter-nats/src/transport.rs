@@ -61,15 +61,11 @@ impl Shared {
         self.max_payload.fetch_min(bytes, Ordering::Relaxed);
     }
 
-    /// Whether it is a subject that answers arrive on.
-    pub(crate) fn is_inbox(&self, subject: &str) -> bool {
-        subject.starts_with(&inboxes(&self.config.prefix))
-    }
-
     /// Whether it is the subject of a topic.
     pub(crate) fn is_topic(&self, subject: &str) -> bool {
-        let tail = subject.strip_prefix(&self.config.prefix);
-        tail.is_some_and(|tail| tail.starts_with("._")) && !self.is_inbox(subject)
+        let prefix = &self.config.prefix;
+        let tail = subject.strip_prefix(prefix.as_str());
+        tail.is_some_and(|tail| tail.starts_with("._")) && !subject.starts_with(&inboxes(prefix))
     }
 
     /// Whether the log keeps what is published to this subject.

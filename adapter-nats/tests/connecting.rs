@@ -10,9 +10,11 @@ use std::{
 };
 
 use common::*;
+use data_encoding::BASE64URL_NOPAD;
+use nkeys::KeyPair;
 use socketioxide_adapter_core::{
     ErrorKind,
-    transport::{Event, Topic, Transport},
+    transport::{Event, LinkStatus, Topic, Transport},
 };
 use socketioxide_adapter_nats::{NatsConfig, NatsTransport, RootCa};
 use socketioxide_broker_lab::Nats;
@@ -70,6 +72,90 @@ async fn an_nkey_is_read_from_its_file() {
     assert_eq!(kind, ErrorKind::Config, "{text}");
     fs::write(&file, format!("{SEED}\n")).unwrap();
     echoes(&try_connect(&url).await.unwrap()).await;
+}
+
+/// An operator, an account and a user, each vouching for the next: what `nsc` makes.
+struct Realm {
+    operator: String,
+    account: String,
+    account_key: String,
+    /// What a `.creds` file holds.
+    creds: String,
+}
+
+impl Realm {
+    fn new() -> Self {
+        let (operator, account) = (KeyPair::new_operator(), KeyPair::new_account());
+        let user = KeyPair::new_user();
+        let jwt = token(
+            &account,
+            &user,
+            "\"type\":\"user\",\"subs\":-1,\"data\":-1,\"payload\":-1",
+        );
+        Self {
+            operator: token(&operator, &operator, "\"type\":\"operator\""),
+            account: token(
+                &operator,
+                &account,
+                "\"type\":\"account\",\"limits\":{\"subs\":-1,\"data\":-1,\"payload\":-1,\"conn\":-1,\"imports\":-1,\"exports\":-1,\"wildcards\":true}",
+            ),
+            account_key: account.public_key(),
+            creds: format!(
+                "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
+                 -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+                user.seed().unwrap()
+            ),
+        }
+    }
+}
+
+fn token(issuer: &KeyPair, subject: &KeyPair, claims: &str) -> String {
+    let (issuer_key, subject_key) = (issuer.public_key(), subject.public_key());
+    let header = BASE64URL_NOPAD.encode(br#"{"typ":"JWT","alg":"ed25519-nkey"}"#);
+    let body = format!(
+        "{{\"jti\":\"{subject_key}\",\"iat\":1700000000,\"iss\":\"{issuer_key}\",\"name\":\"test\",\
+         \"sub\":\"{subject_key}\",\"nats\":{{{claims},\"version\":2}}}}"
+    );
+    let signed = format!("{header}.{}", BASE64URL_NOPAD.encode(body.as_bytes()));
+    let signature = issuer.sign(signed.as_bytes()).unwrap();
+    format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
+}
+
+#[tokio::test]
+async fn credentials_are_read_from_their_file_each_time() {
+    let realm = Realm::new();
+    let nats = Nats::builder()
+        .config(format!("operator: {}", realm.operator))
+        .config("resolver: MEMORY")
+        .config(format!(
+            "resolver_preload: {{ {}: {} }}",
+            realm.account_key, realm.account
+        ))
+        .start()
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("user.creds");
+    fs::write(&file, &realm.creds).unwrap();
+    let url = format!("{}?creds={}", nats.url(), file.display());
+    let transport = try_connect(&url).await.unwrap();
+    echoes(&transport).await;
+    // Another realm's user is refused, also one who has been in before.
+    fs::write(&file, Realm::new().creds).unwrap();
+    let (kind, text) = refused(&url).await;
+    assert_eq!(kind, ErrorKind::Unauthorized, "{text}");
+    nats.kill().unwrap();
+    nats.restart().unwrap();
+    let mut link = transport.link();
+    let refused = |status: &LinkStatus| {
+        status
+            .reason
+            .as_ref()
+            .is_some_and(|it| it.contains("does not accept"))
+    };
+    soon("a refusal", link.wait_for(refused)).await;
+    fs::write(&file, &realm.creds).unwrap();
+    up(&transport, 2).await;
+    echoes(&transport).await;
 }
 
 #[tokio::test]

@@ -308,6 +308,45 @@ async fn a_server_without_what_is_needed_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_permissions_are_enough() {
+    let subjects = [
+        "app.one.>",
+        "$JS.API.STREAM.INFO.app_-one",
+        "$JS.API.STREAM.CREATE.app_-one",
+        "$JS.API.STREAM.MSG.GET.app_-one",
+        "$JS.API.CONSUMER.CREATE.app_-one",
+        "$JS.API.CONSUMER.MSG.NEXT.app_-one.>",
+    ];
+    let user = |publish: &[&str]| {
+        let users = format!(
+            "users: [{{user: u, password: p, permissions: {{publish: {publish:?}, subscribe: \"app.one.>\"}}}}]"
+        );
+        let nats = Nats::builder().jetstream().authorization(&users);
+        nats.start().unwrap()
+    };
+    let nats = user(&subjects);
+    let url = format!("{}?prefix=app.one", nats.url_as("u:p@"));
+    let transport = try_connect(&url).await.unwrap();
+    let mut subscription = transport.subscribe(&namespace("/")).await.unwrap();
+    for epoch in 2..=3 {
+        publish(&transport, 0..1).await;
+        assert_eq!(message(&mut subscription).await, "0");
+        nats.kill().unwrap();
+        nats.restart().unwrap();
+        up(&transport, epoch).await;
+        assert_eq!(next(&mut subscription).await, unbroken(0));
+    }
+    let less = user(&subjects[..2]);
+    let url = format!("{}?prefix=app.one", less.url_as("u:p@"));
+    let error = try_connect(&url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
+    assert!(
+        error.to_string().contains("$JS.API.STREAM.CREATE"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn membership_and_answers_are_not_in_the_log() {
     let nats = Nats::builder().jetstream().start().unwrap();
     let transport = connect(&nats).await;

@@ -4,7 +4,7 @@ use std::{convert::Infallible, marker::PhantomData};
 
 use async_nats::{Client, Message, Subscriber};
 use bytes::Bytes;
-use socketioxide_adapter_core::{Result, transport::Continuity};
+use socketioxide_adapter_core::Result;
 
 use crate::{
     config::{NatsConfig, invalid},
@@ -58,11 +58,7 @@ impl Log {
     reason = "the same signatures as with the feature"
 )]
 impl Opened<'_> {
-    pub(crate) fn continuity(&self, _subject: &str) -> Continuity {
-        match self.0 {}
-    }
-
-    pub(crate) fn is_reset(&self) -> bool {
+    pub(crate) fn tell(&self, _shared: &Shared) {
         match self.0 {}
     }
 

@@ -23,12 +23,12 @@ use async_nats::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
-use socketioxide_adapter_core::{Error, ErrorKind, Outcome, Result, transport::Continuity};
+use socketioxide_adapter_core::{Error, ErrorKind, Outcome, Result};
 use tracing::warn;
 
 use self::{
     ids::Ids,
-    position::{Found, Position, Verdict},
+    position::{Found, Position, Resumption},
 };
 use crate::{
     config::{LogConfig, NatsConfig},
@@ -60,7 +60,7 @@ pub(crate) struct Opened<'a> {
     log: &'a Log,
     api: Api,
     consumer: String,
-    verdict: Verdict,
+    resumption: Resumption,
 }
 
 impl Log {
@@ -103,7 +103,7 @@ impl Log {
             }
             _ => None,
         };
-        let verdict = self.position.resume(&Found {
+        let resumption = self.position.resume(&Found {
             created: info.created,
             subjects: info.state.subjects_count,
             first: info.state.first_sequence,
@@ -114,7 +114,7 @@ impl Log {
             "stream_name": name,
             "config": {
                 "deliver_policy": "by_start_sequence",
-                "opt_start_seq": self.position.last() + 1,
+                "opt_start_seq": resumption.last + 1,
                 "ack_policy": "none",
                 "replay_policy": "instant",
                 "inactive_threshold": nanos(INACTIVE),
@@ -128,7 +128,7 @@ impl Log {
             log: self,
             consumer: consumer.name,
             api,
-            verdict,
+            resumption,
         })
     }
 
@@ -195,14 +195,16 @@ impl Log {
 }
 
 impl Opened<'_> {
-    /// How it goes on for who listens to `subject`.
-    pub(crate) fn continuity(&self, subject: &str) -> Continuity {
-        self.verdict.of(subject)
-    }
-
-    /// Whether positions of an earlier session mean nothing any more.
-    pub(crate) fn is_reset(&self) -> bool {
-        self.verdict.is_reset()
+    /// Tells those who listened in an earlier session how it goes on, if that is known before the first frame.
+    pub(crate) fn tell(&self, shared: &Shared) {
+        if let Some(verdict) = &self.resumption.verdict {
+            if verdict.is_reset() {
+                shared.topics.rewind();
+            }
+            let of = |subject: &str| shared.is_logged(subject).then(|| verdict.of(subject));
+            shared.topics.tell(u64::MAX, of);
+        }
+        self.log.position.commit(&self.resumption);
     }
 
     /// The position behind the last frame there is now.

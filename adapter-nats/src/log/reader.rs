@@ -85,10 +85,10 @@ impl<'a> Reader<'a> {
             }
             let subject = message.subject.as_str();
             let number = info.stream_sequence;
-            if let Some(lost) = position.gap(number) {
+            if let Some(verdict) = position.before(number, info.pending) {
                 let continuity =
-                    |subject: &str| shared.is_logged(subject).then(|| lost.of(subject));
-                shared.topics.missing(continuity);
+                    |subject: &str| shared.is_logged(subject).then(|| verdict.of(subject));
+                shared.topics.tell(number, continuity);
             }
             for recipient in shared.topics.recipients(subject, number) {
                 recipient.receive(&message.payload, PATIENCE).await;
