@@ -19,8 +19,10 @@ use crate::{
     error::{self, Step},
 };
 
-/// Most forbidden subjects that are remembered; of others each publish finds out anew.
-const DENIED: usize = 10_000;
+/// How many echoes it takes to believe that the server does not refuse a subject.
+const FRESH: u8 = 4;
+/// Most subjects of which it is remembered whether we may publish to them; of others each publish finds out anew.
+const SUBJECTS: usize = 10_000;
 
 /// The connection of the present session, and what waits for an answer on it.
 #[derive(Debug, Default)]
@@ -36,7 +38,8 @@ struct State {
     bytes: usize,
     /// An echo is on its way.
     asking: bool,
-    /// Subjects that the server forbids us.
+    /// Subjects that the server allows us, and those that it forbids.
+    allowed: HashSet<String>,
     denied: HashSet<String>,
 }
 
@@ -55,8 +58,11 @@ enum Link {
 struct Waiting {
     subject: String,
     bytes: usize,
-    /// Whether an echo is the answer, or only an acknowledgement of its own.
-    by_echo: bool,
+    /// How many echoes are the answer; 0 if only an acknowledgement of its own is.
+    ///
+    /// A refusal comes before the echo, but by way of another task of the client. So where one is possible, more echoes
+    /// give it the time of some round trips.
+    echoes: u8,
     done: Option<oneshot::Sender<Result<()>>>,
 }
 
@@ -95,7 +101,7 @@ impl Publisher {
     pub(crate) async fn flush(&self, config: &NatsConfig) -> Result<()> {
         let answer = {
             let mut state = self.lock();
-            let answer = state.push(String::new(), 0, true);
+            let answer = state.push(String::new(), 0, FRESH);
             state.ask();
             answer
         };
@@ -114,15 +120,18 @@ impl Publisher {
         let read = usize::try_from((number + 1).saturating_sub(state.first)).unwrap_or(0);
         let read = read.min(state.waiting.len());
         for index in 0..read {
+            let waiting = &mut state.waiting[index];
             // One that nobody waits for any more will not be missed by its acknowledgement either.
-            let given_up = |done: &oneshot::Sender<_>| done.is_closed();
-            let waiting = &state.waiting[index];
-            if waiting.by_echo || waiting.done.as_ref().is_none_or(given_up) {
-                state.resolve(index, Ok(()));
+            let given_up = waiting.done.as_ref().is_none_or(oneshot::Sender::is_closed);
+            match waiting.echoes {
+                1 => state.resolve(index, Ok(())),
+                0 if given_up => state.resolve(index, Ok(())),
+                0 => {}
+                _ => waiting.echoes -= 1,
             }
         }
         state.tidy();
-        if state.waiting.iter().any(|waiting| waiting.by_echo) {
+        if state.waiting.iter().any(|waiting| waiting.echoes > 0) {
             state.ask();
         }
     }
@@ -140,7 +149,7 @@ impl Publisher {
     /// The server forbids us to publish to `subject`: neither what is on its way there arrives, nor what would follow.
     pub(crate) fn refuse(&self, subject: &str, error: impl Fn() -> Error) {
         let mut state = self.lock();
-        if state.denied.len() < DENIED {
+        if state.denied.len() < SUBJECTS {
             state.denied.insert(subject.to_owned());
         }
         for index in 0..state.waiting.len() {
@@ -194,7 +203,11 @@ impl Publisher {
             );
             return Err(Step::Publish.error(ErrorKind::Full, message));
         }
-        let by_echo = headers.is_none();
+        let echoes = match headers {
+            Some(_) => 0,
+            None if state.allowed.contains(&subject) => 1,
+            None => FRESH,
+        };
         let sent = match headers {
             None => unconstrained(client.publish(subject.clone(), payload)).now_or_never(),
             Some(headers) => {
@@ -209,8 +222,8 @@ impl Publisher {
             // The client is gone, and the session is about to notice.
             Some(Err(_)) | None => return Err(error::down(Step::Publish)),
         }
-        let answer = state.push(subject, bytes, by_echo);
-        if by_echo {
+        let answer = state.push(subject, bytes, echoes);
+        if echoes > 0 {
             state.ask();
         }
         Ok(answer)
@@ -224,6 +237,7 @@ impl Publisher {
         }
         state.first += state.waiting.len() as u64;
         state.waiting.clear();
+        state.allowed.clear();
         state.denied.clear();
         state.bytes = 0;
         state.asking = false;
@@ -235,18 +249,13 @@ impl Publisher {
 }
 
 impl State {
-    fn push(
-        &mut self,
-        subject: String,
-        bytes: usize,
-        by_echo: bool,
-    ) -> oneshot::Receiver<Result<()>> {
+    fn push(&mut self, subject: String, bytes: usize, echoes: u8) -> oneshot::Receiver<Result<()>> {
         let (done, answer) = oneshot::channel();
         self.bytes += bytes;
         self.waiting.push_back(Waiting {
             subject,
             bytes,
-            by_echo,
+            echoes,
             done: Some(done),
         });
         answer
@@ -258,6 +267,9 @@ impl State {
         };
         self.bytes -= std::mem::take(&mut waiting.bytes);
         if let Some(done) = waiting.done.take() {
+            if result.is_ok() && self.allowed.len() < SUBJECTS {
+                self.allowed.insert(std::mem::take(&mut waiting.subject));
+            }
             let _ = done.send(result);
         }
     }

@@ -20,6 +20,7 @@ use tokio::{
     task::{AbortHandle, JoinSet, yield_now},
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
+use tokio_util::task::TaskTracker;
 
 use crate::{
     error::{self, Step},
@@ -38,10 +39,10 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 const EVENTS: usize = 64;
 
 /// Connects, subscribes to all wanted subjects, serves until something breaks, and returns what.
-pub(crate) async fn run(shared: Arc<Shared>, up: SessionUp) -> Error {
+pub(crate) async fn run(shared: &Arc<Shared>, tracker: &TaskTracker, up: SessionUp) -> Error {
     // Whatever happens, also if this future is dropped: no more publishes, and nobody waits for a confirmation.
-    let _end = End(&shared);
-    match serve(&shared, up).await {
+    let _end = End(shared);
+    match serve(shared, tracker, up).await {
         Ok(never) => match never {},
         Err(error) => error,
     }
@@ -56,7 +57,7 @@ impl Drop for End<'_> {
     }
 }
 
-async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
+async fn serve(shared: &Arc<Shared>, tracker: &TaskTracker, up: SessionUp) -> Result<Infallible> {
     let (sender, events) = mpsc::channel(EVENTS);
     let noticing = shared.clone();
     let on_event = move |event| match denied_publish(&event) {
@@ -73,6 +74,7 @@ async fn serve(shared: &Arc<Shared>, up: SessionUp) -> Result<Infallible> {
     let opened;
     let mut session = Session {
         shared,
+        tracker,
         number: shared.topics.session(),
         events,
         tasks: JoinSet::new(),
@@ -144,6 +146,7 @@ fn lost(what: &str) -> Error {
 
 struct Session<'a> {
     shared: &'a Arc<Shared>,
+    tracker: &'a TaskTracker,
     /// For [`Topics::receive`](crate::topics::Topics::receive).
     number: u64,
     client: Client,
@@ -191,7 +194,7 @@ impl Session<'_> {
         let inbox = self.client.new_inbox();
         let answers = self.subscribe(&format!("{inbox}.*")).await?;
         let task = read_answers(self.shared.clone(), answers);
-        self.tasks.spawn(self.shared.tasks.track_future(task));
+        self.tasks.spawn(self.tracker.track_future(task));
         let publisher = &self.shared.publisher;
         publisher.open(self.client.clone(), inbox);
         self.noticing(publisher.flush(&self.shared.config)).await?
@@ -228,7 +231,7 @@ impl Session<'_> {
             let reader = read(shared.clone(), self.number, subject.clone(), subscriber);
             let reader = Reader {
                 number: self.subscriptions,
-                task: self.tasks.spawn(shared.tasks.track_future(reader)),
+                task: self.tasks.spawn(self.tracker.track_future(reader)),
             };
             self.readers.insert(subject.clone(), reader);
         }

@@ -1,4 +1,4 @@
-//! The transport: connects, hands calls to the present session, and ends in order.
+//! The transport: hands calls to the present session.
 
 use std::{
     sync::{
@@ -10,16 +10,15 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use socketioxide_adapter_core::{
-    ErrorKind, Result,
+    Error, ErrorKind, Result,
     transport::{
-        Capabilities, Delivery, LinkSender, LinkState, LinkWatch, Receipt, Replay, Subscription,
-        Supervisor, Topic, Transport, link, supervise,
+        Capabilities, Connected, Delivery, LinkWatch, Receipt, Replay, SessionUp, Sessions,
+        Subscription, Topic, Transport,
     },
 };
-use tokio::{task::AbortHandle, time::timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     config::NatsConfig,
@@ -32,9 +31,6 @@ use crate::{
     topics::{Phase, Topics},
 };
 
-/// How long `close` waits for the tasks.
-const CLOSE: Duration = Duration::from_secs(2);
-
 /// What the sessions share with the transport.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -44,11 +40,8 @@ pub(crate) struct Shared {
     pub(crate) publisher: Publisher,
     /// Where the frames of namespaces are kept.
     pub(crate) log: Option<Log>,
-    /// Everything that was spawned.
-    pub(crate) tasks: TaskTracker,
     /// The largest payload that all servers so far allow.
     max_payload: AtomicUsize,
-    link: LinkSender,
 }
 
 impl Shared {
@@ -72,12 +65,20 @@ impl Shared {
     pub(crate) fn is_logged(&self, subject: &str) -> bool {
         self.log.is_some() && subject.starts_with(&namespaces(&self.config.prefix))
     }
+}
 
-    /// Ends all subscriptions and refuses all calls from now on.
+impl Sessions for Shared {
+    async fn run(self: Arc<Self>, tasks: TaskTracker, up: SessionUp) -> Error {
+        session::run(&self, &tasks, up).await
+    }
+
     fn close(&self) {
         self.publisher.close();
         self.topics.close();
-        self.link.closed(None);
+    }
+
+    fn silent(&self, limit: Duration) -> String {
+        format!("{}: no answer within {limit:?}", self.connector.servers())
     }
 }
 
@@ -91,12 +92,7 @@ impl Shared {
 /// After a reconnect each subscription yields `Resumed` before the first new payload. A dropped subscription ends at the
 /// server within half a second.
 #[derive(Debug)]
-pub struct NatsTransport {
-    shared: Arc<Shared>,
-    link: LinkWatch,
-    shutdown: CancellationToken,
-    abort: AbortHandle,
-}
+pub struct NatsTransport(Connected<Shared>);
 
 impl NatsTransport {
     /// Connects. Resolves once the first session is up; until then it tries again and again.
@@ -109,89 +105,36 @@ impl NatsTransport {
     /// Dropping the future ends what it started.
     pub async fn connect(config: NatsConfig) -> Result<Self> {
         config.validate()?;
-        let connector = Connector::new(&config)?;
-        let log = Log::new(&config)?;
-        let limit = config.connect_timeout;
-        let (sender, mut watch) = link();
-        let shutdown = CancellationToken::new();
-        let supervisor = Supervisor {
-            name: "nats",
-            link: sender.clone(),
-            backoff: config.backoff,
-            connect_timeout: limit,
-            shutdown: shutdown.clone(),
-        };
-        let shared = Arc::new(Shared {
+        let (backoff, limit) = (config.backoff, config.connect_timeout);
+        let shared = Shared {
+            connector: Connector::new(&config)?,
+            log: Log::new(&config)?,
             max_payload: config.max_payload.into(),
             config,
-            connector,
             topics: Topics::default(),
             publisher: Publisher::default(),
-            log,
-            tasks: TaskTracker::new(),
-            link: sender,
-        });
-        let sessions = shared.clone();
-        let task = shared.tasks.spawn(async move {
-            let fatal = supervise(supervisor, |up| session::run(sessions.clone(), up)).await;
-            sessions.close();
-            fatal
-        });
-        let transport = Self {
-            shared,
-            link: watch.clone(),
-            shutdown,
-            abort: task.abort_handle(),
         };
-        let up = watch.wait_for(|status| status.state == LinkState::Up);
-        let up = timeout(limit, up).await;
-        if up.is_ok_and(|status| status.state == LinkState::Up) {
-            return Ok(transport);
-        }
-        let reason = transport.link.status().reason;
-        transport.end().await;
-        if let Some(Ok(Some(fatal))) = task.now_or_never() {
-            return Err(fatal);
-        }
-        let message = match reason.as_deref() {
-            Some(reason) => {
-                let reason = reason.strip_prefix("nats: connect: ").unwrap_or(reason);
-                format!("{reason} (gave up after {limit:?})")
-            }
-            None => format!(
-                "{}: no answer within {limit:?}",
-                transport.shared.connector.servers()
-            ),
-        };
-        Err(Step::Connect.error(ErrorKind::Unavailable, message))
-    }
-
-    /// Ends all tasks, and waits for that up to a deadline.
-    async fn end(&self) {
-        self.shutdown.cancel();
-        self.shared.tasks.close();
-        if timeout(CLOSE, self.shared.tasks.wait()).await.is_err() {
-            self.abort.abort();
-            self.shared.close();
-        }
+        Ok(Self(
+            Connected::start("nats", shared, backoff, limit).await?,
+        ))
     }
 
     fn subject(&self, topic: &Topic) -> String {
-        subject(&self.shared.config.prefix, topic)
+        subject(&self.0.sessions().config.prefix, topic)
     }
 }
 
 #[async_trait]
 impl Transport for NatsTransport {
     fn name(&self) -> &'static str {
-        match self.shared.log {
+        match self.0.sessions().log {
             Some(_) => "jetstream",
             None => "nats",
         }
     }
 
     fn capabilities(&self) -> Capabilities {
-        let capabilities = match self.shared.log {
+        let capabilities = match self.0.sessions().log {
             // Of namespaces. Membership and answers have no need of it and go without the log.
             Some(_) => Capabilities::new(Delivery::AtLeastOnce)
                 .with_replay(Replay::WithinRetention)
@@ -200,11 +143,11 @@ impl Transport for NatsTransport {
         };
         capabilities
             .with_confirms(true)
-            .with_max_payload(self.shared.max_payload.load(Ordering::Relaxed))
+            .with_max_payload(self.0.sessions().max_payload.load(Ordering::Relaxed))
     }
 
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
-        let limit = self.shared.max_payload.load(Ordering::Relaxed);
+        let limit = self.0.sessions().max_payload.load(Ordering::Relaxed);
         if payload.len() > limit {
             let message = format!("{} bytes, at most {limit} are allowed", payload.len());
             return Err(Step::Publish.error(ErrorKind::TooLarge, message));
@@ -215,9 +158,9 @@ impl Transport for NatsTransport {
             publisher,
             log,
             ..
-        } = &*self.shared;
+        } = self.0.sessions();
         match log {
-            Some(log) if self.shared.is_logged(&subject) => {
+            Some(log) if self.0.sessions().is_logged(&subject) => {
                 log.publish(publisher, config, subject, payload).await?;
             }
             _ => {
@@ -234,9 +177,9 @@ impl Transport for NatsTransport {
 
     async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
         const STEP: Step = Step::Subscribe;
-        let Shared { config, topics, .. } = &*self.shared;
+        let Shared { config, topics, .. } = self.0.sessions();
         let subject = self.subject(topic);
-        let logged = self.shared.is_logged(&subject);
+        let logged = self.0.sessions().is_logged(&subject);
         let added = topics.add(subject, logged, config.subscription_buffer);
         let (subscription, confirmation) = added.map_err(|phase| match phase {
             Phase::Closed => error::closed(STEP),
@@ -253,17 +196,11 @@ impl Transport for NatsTransport {
     }
 
     fn link(&self) -> LinkWatch {
-        self.link.clone()
+        self.0.link()
     }
 
     async fn close(&self) -> Result<()> {
-        self.end().await;
+        self.0.close().await;
         Ok(())
-    }
-}
-
-impl Drop for NatsTransport {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
     }
 }
