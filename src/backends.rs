@@ -43,8 +43,12 @@ pub fn registry() -> Registry {
         &[
             "redis+streams",
             "rediss+streams",
+            "redis+sentinel+streams",
+            "rediss+sentinel+streams",
             "valkey+streams",
             "valkeys+streams",
+            "valkey+sentinel+streams",
+            "valkeys+sentinel+streams",
         ],
     );
     #[cfg(feature = "amqp")]

@@ -34,7 +34,7 @@
 //! | `memory://name` | always there | [`socketioxide_adapter_core::memory`] |
 //! | `redis://`, `rediss://`, `redis+unix://`, `redis+sentinel://` | `redis` (default) | `socketioxide-adapter-redis` |
 //! | `redis+cluster://` | `redis-cluster` | `socketioxide-adapter-redis` |
-//! | `redis+streams://`, `rediss+streams://` | `redis-streams` | `socketioxide-adapter-redis-streams` |
+//! | `redis+streams://`, `rediss+streams://`, `redis+sentinel+streams://` | `redis-streams` | `socketioxide-adapter-redis-streams` |
 //! | `amqp://`, `amqps://` | `amqp` | `socketioxide-adapter-amqp` |
 //! | `amqp+streams://`, `amqps+streams://` | `rabbitmq-streams` | `socketioxide-adapter-amqp` |
 //! | `nats://`, `nats+tls://` | `nats` | `socketioxide-adapter-nats` |

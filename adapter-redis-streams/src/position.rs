@@ -173,3 +173,167 @@ impl Snapshot {
         self.entries.iter().filter(move |entry| entry.id > id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPOCH: Id = Id { time: 0, number: 7 };
+
+    fn id(time: u64) -> Id {
+        Id { time, number: 0 }
+    }
+
+    /// A log that ever had entries 1 to `last`, of which it has those from `first` on, read from `from` on.
+    fn log(first: u64, last: u64, from: u64) -> Snapshot {
+        let entry = |time| Entry {
+            id: id(time),
+            topic: None,
+            payload: None,
+        };
+        Snapshot {
+            epoch: EPOCH,
+            added: Some(last),
+            length: last + 1 - first,
+            first: (first <= last).then(|| id(first)),
+            last: id(last),
+            entries: (first.max(from)..=last).map(entry).collect(),
+            more: false,
+        }
+    }
+
+    fn at(number: u64) -> Position {
+        Position {
+            epoch: EPOCH,
+            id: id(number),
+            count: Some(number),
+        }
+    }
+
+    fn uncounted(position: Position) -> Position {
+        Position {
+            count: None,
+            ..position
+        }
+    }
+
+    const fn unbroken(replayed: u64) -> Continuity {
+        Continuity::Unbroken { replayed }
+    }
+
+    const fn trimmed(count: Option<u64>) -> Continuity {
+        Continuity::Lost {
+            count,
+            cause: LossCause::Trimmed,
+        }
+    }
+
+    const RESET: Continuity = Continuity::Lost {
+        count: None,
+        cause: LossCause::Reset,
+    };
+
+    #[test]
+    fn what_is_missing_is_told_exactly() {
+        let table = [
+            // Nothing happened; something came; the anchor is the first that is left, or was the last to go.
+            (at(10), log(1, 10, 10), unbroken(0)),
+            (at(10), log(1, 30, 10), unbroken(20)),
+            (at(10), log(10, 30, 10), unbroken(20)),
+            (at(10), log(11, 30, 10), unbroken(20)),
+            // One too many is gone; everything is.
+            (at(10), log(12, 30, 10), trimmed(Some(1))),
+            (at(10), log(31, 30, 10), trimmed(Some(20))),
+            // Nothing had ever been read.
+            (at(0), log(1, 0, 0), unbroken(0)),
+            (at(0), log(1, 30, 0), unbroken(30)),
+            (at(0), log(6, 30, 0), trimmed(Some(5))),
+            // Rolled back: behind us, or in the middle of what there is.
+            (at(40), log(1, 30, 40), RESET),
+            (at(40), log(31, 30, 40), RESET),
+        ];
+        for (position, log, expected) in table {
+            let (continuity, start) = log.judge(position, 1_000);
+            assert_eq!(continuity, expected, "{position:?} in {log:?}");
+            assert_eq!(start.id, position.id.min(log.last));
+        }
+    }
+
+    #[test]
+    fn reading_goes_on_with_a_count_that_is_right() {
+        for (position, log) in [
+            (at(10), log(1, 30, 10)),
+            (at(10), log(12, 30, 10)),
+            (at(0), log(6, 30, 0)),
+        ] {
+            let (_, mut position) = log.judge(position, 1_000);
+            let rest: Vec<Id> = log.after(position.id).map(|entry| entry.id).collect();
+            rest.into_iter().for_each(|id| position.pass(id));
+            assert_eq!(position, log.end());
+        }
+    }
+
+    #[test]
+    fn another_log_is_told_and_read_as_far_as_it_is_news() {
+        // Begun anew after ours had ended, by the server's clock: all of it is.
+        let mut wiped = log(20, 22, 10);
+        wiped.epoch = id(99);
+        wiped.added = Some(3);
+        let (continuity, start) = wiped.judge(at(10), 1_000);
+        assert_eq!(
+            (continuity, start.id, start.count),
+            (RESET, id(10), Some(0))
+        );
+        // The clock was set back: none of it can be told from what we know.
+        let (continuity, start) = wiped.judge(at(40), 1_000);
+        assert_eq!((continuity, start), (RESET, wiped.end()));
+        // Rolled back and written on: our last entry is not where it should be.
+        let mut grown = log(1, 60, 41);
+        grown.length = 50;
+        let (continuity, start) = grown.judge(at(40), 1_000);
+        assert_eq!((continuity, start), (RESET, uncounted(at(40))));
+        // The counter went back although the log begins behind us.
+        let mut again = log(50, 60, 40);
+        (again.added, again.length) = (Some(20), 11);
+        assert_eq!(again.judge(at(40), 1_000).0, RESET);
+    }
+
+    #[test]
+    fn a_server_that_does_not_count_says_what_it_can() {
+        let old = |log: Snapshot| Snapshot { added: None, ..log };
+        let position = uncounted(at(10));
+        let table = [
+            (old(log(1, 30, 10)), 10, unbroken(20)),
+            // Shorter than any log that was ever trimmed.
+            (old(log(11, 30, 10)), 1_000, unbroken(20)),
+            (old(log(11, 30, 10)), 10, trimmed(None)),
+        ];
+        for (log, untrimmed, expected) in table {
+            assert_eq!(log.judge(position, untrimmed).0, expected, "{log:?}");
+        }
+    }
+
+    #[test]
+    fn a_log_that_was_trimmed_between_state_and_entries_is_torn() {
+        assert!(!log(1, 30, 10).is_torn(id(10)));
+        assert!(!log(12, 30, 10).is_torn(id(10)));
+        assert!(!log(1, 5, 10).is_torn(id(10)));
+        let mut torn = log(5, 30, 10);
+        torn.entries.drain(..5);
+        assert!(torn.is_torn(id(10)));
+        let mut torn = log(12, 30, 10);
+        torn.entries.drain(..5);
+        assert!(torn.is_torn(id(10)));
+    }
+
+    #[test]
+    fn ids_are_read_as_they_are_written() {
+        let id = Id {
+            time: 1_700_000_000_000,
+            number: 3,
+        };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!("5".parse(), Ok(self::id(5)));
+        assert!("x-1".parse::<Id>().is_err());
+    }
+}

@@ -22,7 +22,7 @@ const INSTALL: &str = "apt-get install redis-server";
 const READY: &str = "Ready to accept connections";
 const SENTINEL_READY: &str = "+monitor";
 const IN_USE: &str = "Address already in use";
-const START_LIMIT: Duration = Duration::from_secs(10);
+const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Somebody else may take the port between our look at it and the server's.
 const PORT_TRIES: usize = 20;
@@ -72,7 +72,10 @@ impl RedisBuilder {
     #[must_use]
     pub fn append_only(self) -> Self {
         // With "everysec", what is written while the disk is busy waits in memory, and dies with the server.
-        self.config("appendonly yes").config("appendfsync no")
+        // A rewrite is done by a child of the server, which would outlive a kill and go on to write.
+        self.config("appendonly yes")
+            .config("appendfsync no")
+            .config("auto-aof-rewrite-percentage 0")
     }
 
     /// Like [`tls`](Self::tls), with certificates that other servers have as well; speaks TLS with these too.
