@@ -2,8 +2,9 @@
 
 use crate::{
     error::{Error, Result},
-    nats::Nats,
-    redis::Redis,
+    nats::{Nats, NatsBuilder},
+    rabbitmq::RabbitMq,
+    redis::{Redis, RedisBuilder},
 };
 
 /// A running broker of any kind. Dropping it kills it.
@@ -40,9 +41,12 @@ type Start = fn(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn 
 
 /// The brokers by the schemes of their URLs; a row for each.
 const BROKERS: &[(&str, Start)] = &[
-    ("redis", start_redis),
-    ("nats", start_nats),
-    ("nats+jetstream", start_nats),
+    ("redis", redis),
+    ("redis+streams", redis_with_disk),
+    ("nats", nats),
+    ("nats+jetstream", jetstream),
+    ("amqp", rabbitmq),
+    ("amqp+streams", rabbitmq),
 ];
 
 /// Starts the broker of the URL scheme `scheme`, with `password` for its clients if there is one.
@@ -62,68 +66,86 @@ pub fn start(scheme: &str, password: Option<&str>) -> Result<Box<dyn Broker>> {
     }
 }
 
+fn redis(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn Broker>> {
+    started_redis(scheme, password, Redis::builder())
+}
+
+/// A log is worth little on a server that forgets it.
+fn redis_with_disk(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn Broker>> {
+    started_redis(scheme, password, Redis::builder().append_only())
+}
+
+fn started_redis(
+    scheme: &'static str,
+    password: Option<&str>,
+    mut builder: RedisBuilder,
+) -> Result<Box<dyn Broker>> {
+    if let Some(password) = password {
+        builder = builder.password(password);
+    }
+    let broker = builder.start()?;
+    Ok(Box::new(Named { scheme, broker }))
+}
+
+fn nats(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn Broker>> {
+    started_nats(scheme, password, Nats::builder())
+}
+
+fn jetstream(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn Broker>> {
+    started_nats(scheme, password, Nats::builder().jetstream())
+}
+
+fn started_nats(
+    scheme: &'static str,
+    password: Option<&str>,
+    mut builder: NatsBuilder,
+) -> Result<Box<dyn Broker>> {
+    if let Some(password) = password {
+        builder = builder.password("lab", password);
+    }
+    let broker = builder.start()?;
+    Ok(Box::new(Named { scheme, broker }))
+}
+
+fn rabbitmq(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn Broker>> {
+    let mut builder = RabbitMq::builder();
+    if let Some(password) = password {
+        builder = builder.user("lab", password);
+    }
+    let broker = builder.start()?;
+    Ok(Box::new(Named { scheme, broker }))
+}
+
 /// A broker whose URL has another scheme than it gives itself.
 struct Named<B> {
     scheme: &'static str,
     broker: B,
 }
 
-fn start_redis(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn Broker>> {
-    let builder = Redis::builder();
-    let builder = match password {
-        Some(password) => builder.password(password),
-        None => builder,
-    };
-    let broker = builder.start()?;
-    Ok(Box::new(Named { scheme, broker }))
+/// All brokers of the lab have the same methods.
+macro_rules! broker {
+    ($($type:ty),+) => {$(
+        impl Broker for Named<$type> {
+            fn url(&self) -> String {
+                with_scheme(self.scheme, &self.broker.url())
+            }
+            fn kill(&self) -> Result<()> {
+                self.broker.kill()
+            }
+            fn restart(&self) -> Result<()> {
+                self.broker.restart()
+            }
+            fn freeze(&self) -> Result<()> {
+                self.broker.freeze()
+            }
+            fn thaw(&self) -> Result<()> {
+                self.broker.thaw()
+            }
+        }
+    )+};
 }
 
-impl Broker for Named<Redis> {
-    fn url(&self) -> String {
-        with_scheme(self.scheme, &self.broker.url())
-    }
-    fn kill(&self) -> Result<()> {
-        self.broker.kill()
-    }
-    fn restart(&self) -> Result<()> {
-        self.broker.restart()
-    }
-    fn freeze(&self) -> Result<()> {
-        self.broker.freeze()
-    }
-    fn thaw(&self) -> Result<()> {
-        self.broker.thaw()
-    }
-}
-
-fn start_nats(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn Broker>> {
-    let mut builder = Nats::builder();
-    if scheme == "nats+jetstream" {
-        builder = builder.jetstream();
-    }
-    if let Some(password) = password {
-        builder = builder.password("lab", password);
-    }
-    Ok(Box::new(builder.start()?))
-}
-
-impl Broker for Nats {
-    fn url(&self) -> String {
-        self.url()
-    }
-    fn kill(&self) -> Result<()> {
-        self.kill()
-    }
-    fn restart(&self) -> Result<()> {
-        self.restart()
-    }
-    fn freeze(&self) -> Result<()> {
-        self.freeze()
-    }
-    fn thaw(&self) -> Result<()> {
-        self.thaw()
-    }
-}
+broker!(Redis, Nats, RabbitMq);
 
 /// `url` with another scheme.
 fn with_scheme(scheme: &str, url: &str) -> String {

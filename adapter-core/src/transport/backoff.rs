@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Full jitter over a window that grows with the outage.
 ///
-/// The wait is uniform in `[0, window]`, where the window is a quarter of the time since the session was lost, at least
+/// The wait is uniform in `[0, window]`, where the window is an eighth of the time since the session was lost, at least
 /// [`floor`](Self::floor) and at most [`ceiling`](Self::ceiling). A short outage is therefore repaired quickly, a long
 /// one costs few attempts, and a thousand nodes do not come back in the same millisecond.
 /// ("Full jitter": M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.)
@@ -34,7 +34,7 @@ impl Backoff {
 
     /// The window after `outage` without a session.
     pub fn window(&self, outage: Duration) -> Duration {
-        (outage / 4).max(self.floor).min(self.ceiling)
+        (outage / 8).max(self.floor).min(self.ceiling)
     }
 
     /// The wait before the next attempt; `unit` is a random number in `[0, 1)`.
@@ -52,8 +52,8 @@ mod tests {
         let backoff = Backoff::default();
         let ms = Duration::from_millis;
         assert_eq!(backoff.window(ms(0)), ms(50));
-        assert_eq!(backoff.window(ms(2_000)), ms(500));
+        assert_eq!(backoff.window(ms(4_000)), ms(500));
         assert_eq!(backoff.window(ms(3_600_000)), ms(5_000));
-        assert_eq!(backoff.wait(ms(2_000), 0.5), ms(250));
+        assert_eq!(backoff.wait(ms(4_000), 0.5), ms(250));
     }
 }

@@ -1,0 +1,61 @@
+// Builds all Rust tests, then runs their programs a few at a time: most of them wait for brokers, not for the processor.
+//
+//   node scripts/run-tests.mjs [JOBS]      JOBS programs at once, by default one per processor
+//
+// Prints the output of each program when it has ended, in the form of `cargo test`, then runs the documentation tests.
+import { spawn } from "node:child_process";
+import { availableParallelism } from "node:os";
+import { basename, dirname } from "node:path";
+import { createInterface } from "node:readline";
+
+const selection = ["--workspace", "--all-features"];
+const jobs = Number(process.argv[2] ?? Math.max(2, availableParallelism()));
+/** Long ones first, so that none of them runs alone at the end. */
+const slow = ["conformance", "faults", "mutants", "simulation", "outages"];
+
+const ended = (child) => new Promise((resolve, reject) => child.once("error", reject).once("close", (code) => resolve(code ?? 1)));
+
+async function build() {
+  const args = ["test", ...selection, "--no-run", "--message-format=json-render-diagnostics"];
+  const cargo = spawn("cargo", args, { stdio: ["ignore", "pipe", "inherit"] });
+  const code = ended(cargo);
+  const programs = [];
+  for await (const line of createInterface({ input: cargo.stdout })) {
+    if (!line.startsWith("{")) continue;
+    const { executable, profile, target, manifest_path: manifest } = JSON.parse(line);
+    if (executable && profile?.test) programs.push({ executable, name: target.name, folder: dirname(manifest) });
+  }
+  if (await code) process.exit(1);
+  const rank = ({ name }) => {
+    const index = slow.findIndex((word) => name.includes(word));
+    return index < 0 ? slow.length : index;
+  };
+  return programs.sort((a, b) => rank(a) - rank(b));
+}
+
+async function run({ executable, name, folder }) {
+  const began = performance.now();
+  const child = spawn(executable, [], {
+    cwd: folder,
+    env: { ...process.env, CARGO_MANIFEST_DIR: folder },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const output = [];
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (data) => output.push(data));
+  const code = await ended(child);
+  const seconds = ((performance.now() - began) / 1000).toFixed(1);
+  console.log(`\n     Running ${basename(folder)}: ${name} (${seconds} s${code ? `, ended with ${code}` : ""})`);
+  process.stdout.write(Buffer.concat(output));
+  return code;
+}
+
+const programs = await build();
+if (programs.length === 0) throw new Error("cargo built no test");
+let failed = 0;
+const worker = async () => {
+  for (let program = programs.shift(); program; program = programs.shift()) failed += (await run(program)) ? 1 : 0;
+};
+await Promise.all(Array.from({ length: jobs }, worker));
+const documentation = await ended(spawn("cargo", ["test", ...selection, "--doc"], { stdio: "inherit" }));
+if (failed) console.error(`${failed} test programs failed`);
+process.exitCode = failed || documentation ? 1 : 0;
