@@ -141,8 +141,7 @@ async fn a_fail_over_that_is_asked_for_is_followed_to_a_server_that_was_not_know
     let slot = cluster.slot("socketioxide:cluster").unwrap();
     let owner = cluster.owner(slot).unwrap();
     let replica = cluster.servers().nth(owner + 3).unwrap();
-    replica.command(&["CLUSTER", "FAILOVER"]).unwrap();
-    block_in_place(|| cluster.taken_over(slot, owner).unwrap());
+    block_in_place(|| cluster.fail_over(slot).unwrap());
     eventually(1, || shard_channels(replica)).await;
     assert_eq!(next(&mut subscription).await, RESUMED);
     up(&transport, 2).await;

@@ -4,7 +4,7 @@ use crate::{
     error::{Error, Result},
     nats::{Nats, NatsBuilder},
     rabbitmq::RabbitMq,
-    redis::{Redis, RedisBuilder},
+    redis::{Redis, RedisBuilder, RedisCluster, RedisSentinel},
 };
 
 /// A running broker of any kind. Dropping it kills it.
@@ -35,6 +35,14 @@ pub trait Broker: Send {
     /// # Errors
     /// If it is not running.
     fn thaw(&self) -> Result<()>;
+
+    /// Lets another server take the place of the one that serves, while both are alive; returns once it has.
+    ///
+    /// # Errors
+    /// If there is no other.
+    fn fail_over(&self) -> Result<()> {
+        Err(Error::new("this broker has no server in reserve"))
+    }
 }
 
 type Start = fn(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn Broker>>;
@@ -43,6 +51,8 @@ type Start = fn(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn 
 const BROKERS: &[(&str, Start)] = &[
     ("redis", redis),
     ("redis+streams", redis_with_disk),
+    ("redis+sentinel", sentinel),
+    ("redis+cluster", cluster),
     ("nats", nats),
     ("nats+jetstream", jetstream),
     ("amqp", rabbitmq),
@@ -146,6 +156,69 @@ macro_rules! broker {
 }
 
 broker!(Redis, Nats, RabbitMq);
+
+/// The URL names no password: it would be one more option of it.
+fn sentinel(_: &'static str, password: Option<&str>) -> Result<Box<dyn Broker>> {
+    match password {
+        Some(_) => Err(Error::new("redis+sentinel is started without a password")),
+        None => Ok(Box::new(RedisSentinel::start()?)),
+    }
+}
+
+/// Its primary dies; the sentinels replace it, and `restart` brings it back as the replica.
+impl Broker for RedisSentinel {
+    fn url(&self) -> String {
+        self.url()
+    }
+    fn kill(&self) -> Result<()> {
+        self.primary()?.kill()
+    }
+    fn restart(&self) -> Result<()> {
+        self.heal()
+    }
+    fn freeze(&self) -> Result<()> {
+        self.servers().iter().try_for_each(Redis::freeze)
+    }
+    fn thaw(&self) -> Result<()> {
+        self.servers().iter().try_for_each(Redis::thaw)
+    }
+    fn fail_over(&self) -> Result<()> {
+        self.fail_over()
+    }
+}
+
+fn cluster(_: &'static str, password: Option<&str>) -> Result<Box<dyn Broker>> {
+    let builder = RedisCluster::builder().replicas();
+    let builder = match password {
+        Some(password) => builder.password(password),
+        None => builder,
+    };
+    Ok(Box::new(builder.start()?))
+}
+
+/// The channel of the namespace "/", whose master it is that dies or is replaced.
+const CHANNEL: &str = "socketioxide:ns/";
+
+impl Broker for RedisCluster {
+    fn url(&self) -> String {
+        self.url()
+    }
+    fn kill(&self) -> Result<()> {
+        self.master(self.slot(CHANNEL)?)?.kill()
+    }
+    fn restart(&self) -> Result<()> {
+        self.heal()
+    }
+    fn freeze(&self) -> Result<()> {
+        self.servers().try_for_each(Redis::freeze)
+    }
+    fn thaw(&self) -> Result<()> {
+        self.servers().try_for_each(Redis::thaw)
+    }
+    fn fail_over(&self) -> Result<()> {
+        self.fail_over(self.slot(CHANNEL)?)
+    }
+}
 
 /// `url` with another scheme.
 fn with_scheme(scheme: &str, url: &str) -> String {

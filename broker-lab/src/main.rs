@@ -1,7 +1,7 @@
 //! Runs one broker for a program in another language: `broker-lab SCHEME [PASSWORD]`.
 //!
 //! Prints `{"url": …}` once the broker takes connections, then obeys the words on its standard input, one a line: `kill`,
-//! `restart`, `freeze`, `thaw`. Each is answered by one line, `{}` or `{"error": …}`. The broker ends with the input.
+//! `restart`, `freeze`, `thaw`, `fail-over`. Each is answered by one line, `{}` or `{"error": …}`. The broker ends with the input.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::{env, io, process::ExitCode};
@@ -42,10 +42,12 @@ fn obey(broker: &dyn Broker, word: &str) -> Result<(), Box<dyn std::error::Error
         "restart" => broker.restart()?,
         "freeze" => broker.freeze()?,
         "thaw" => broker.thaw()?,
+        "fail-over" => broker.fail_over()?,
         _ => {
-            return Err(
-                format!("unknown word {word:?}, expected kill, restart, freeze or thaw").into(),
-            );
+            return Err(format!(
+                "unknown word {word:?}, expected kill, restart, freeze, thaw or fail-over"
+            )
+            .into());
         }
     }
     Ok(())

@@ -70,6 +70,7 @@ impl RedisClusterBuilder {
             let mut server: RedisBuilder = Redis::builder()
                 .config("cluster-enabled yes")
                 .config("cluster-node-timeout 1500")
+                .config("repl-diskless-sync-delay 0")
                 .config(format!("cluster-port {bus}"))
                 .shared_tls(certificates);
             if let Some(password) = &self.password {
@@ -172,6 +173,27 @@ impl RedisCluster {
         owner.ok_or_else(|| Error::new(format!("nobody has slot {slot}")))
     }
 
+    /// The master that has `slot`.
+    ///
+    /// # Errors
+    /// If no server knows one.
+    pub fn master(&self, slot: u16) -> Result<&Redis> {
+        Ok(&self.nodes[self.owner(slot)?].server)
+    }
+
+    /// Lets the replica of the master that has `slot` take its place, and waits until all know.
+    ///
+    /// # Errors
+    /// What the replica answers; that there is none.
+    pub fn fail_over(&self, slot: u16) -> Result<()> {
+        let owner = self.owner(slot)?;
+        // A master and its replica change places.
+        let replica = self.nodes.get((owner + MASTERS) % (2 * MASTERS));
+        let replica = replica.ok_or_else(|| Error::new("the cluster has no replicas"))?;
+        replica.server.command(&["CLUSTER", "FAILOVER"])?;
+        self.taken_over(slot, owner)
+    }
+
     /// Moves a slot to the server with this index, in the order in which a resharding does it, and waits until all know.
     ///
     /// # Errors
@@ -194,7 +216,7 @@ impl RedisCluster {
         Ok(())
     }
 
-    /// Starts what was killed, thaws what was frozen, and waits until the cluster is ready.
+    /// Starts what was killed, thaws what was frozen, and waits until the cluster is ready and replicas could take over.
     ///
     /// # Errors
     /// If that does not happen.
@@ -206,7 +228,8 @@ impl RedisCluster {
                 node.server.restart()?;
             }
         }
-        self.ready()
+        self.ready()?;
+        self.replicated()
     }
 
     /// Waits until every server that runs takes the cluster for ready and every other server for alive.
@@ -283,16 +306,17 @@ impl RedisCluster {
         self.replicated()
     }
 
-    /// Waits until every replica has its master's data, so that it could take its place.
+    /// Waits until every replica has its master's data, so that it could take its place, and all know the replicas.
     fn replicated(&self) -> Result<()> {
         agree("the replicas have the data", || {
-            self.nodes[MASTERS..].iter().all(|replica| {
-                let info = replica.server.command(&["INFO", "replication"]);
-                info.is_ok_and(|info| {
-                    info.text()
-                        .unwrap_or_default()
-                        .contains("master_link_status:up")
-                })
+            self.servers().all(|server| {
+                let info = server.command(&["INFO", "replication"]);
+                let says = |info: &str| {
+                    ["role:master", "master_link_status:up"]
+                        .iter()
+                        .any(|it| info.contains(it))
+                };
+                info.is_ok_and(|info| says(info.text().unwrap_or_default()))
             })
         })?;
         agree("all know the replicas", || {

@@ -45,6 +45,11 @@ export class Broker {
     return performance.now();
   }
 
+  /** Lets another server take the place of the one that serves, where there is one. */
+  failOver() {
+    return this.tell("fail-over");
+  }
+
   freeze() {
     return this.tell("freeze");
   }
