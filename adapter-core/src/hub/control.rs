@@ -212,7 +212,15 @@ impl Control {
 
     fn on_time(&mut self) {
         let now = Instant::now();
-        let changes = self.hub.shared.membership().tick(now.into_std());
+        let heard = self.cluster.heard_until().into_std();
+        let (changes, wants_proof) = {
+            let mut membership = self.hub.shared.membership();
+            let changes = membership.tick(now.into_std(), heard);
+            (changes, membership.wants_proof(now.into_std(), heard))
+        };
+        if wants_proof {
+            self.cluster.probe_now();
+        }
         self.apply(changes);
         if now >= self.heartbeat_at {
             let jitter = 0.9 + fastrand::f64() * 0.2;

@@ -14,6 +14,9 @@ use crate::{
     wire::{LaneId, Presence},
 };
 
+/// How soon to look again when a verdict wants only the proof that we hear.
+const PROOF: Duration = Duration::from_millis(50);
+
 /// The limits of membership.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MembershipConfig {
@@ -188,11 +191,13 @@ impl Membership {
         }
     }
 
-    /// Declares dead who has been silent for too long.
+    /// Declares dead who has been silent for too long, as far as we can tell: `heard` is the time until which everything
+    /// that was published certainly reached us. Whoever hears nothing itself, because the broker stands still, must not
+    /// take the others for dead.
     ///
     /// If the call comes more than a heartbeat after [`next_deadline`](Self::next_deadline), this process was stopped or
     /// starved, and the heartbeats of the others may still wait to be read: everybody's silence starts anew.
-    pub(crate) fn tick(&mut self, now: Instant) -> Vec<Change> {
+    pub(crate) fn tick(&mut self, now: Instant, heard: Instant) -> Vec<Change> {
         let Some(deadline) = self.next_deadline().filter(|&at| at <= now) else {
             return Vec::new();
         };
@@ -202,14 +207,23 @@ impl Membership {
         }
         let dead_after = self.config.dead_after;
         let dead = self.members.extract_if(.., |_, m| {
-            now.saturating_duration_since(m.last_seen) >= dead_after
+            heard.saturating_duration_since(m.last_seen) >= dead_after
         });
         let changes = dead
             .map(|(node, _)| Change::Left(node, LeaveReason::Dead))
             .collect();
         let longest_silent = self.members.values().map(|m| m.last_seen).min();
-        self.next_sweep = longest_silent.and_then(|seen| seen.checked_add(dead_after));
+        let sweep = longest_silent.and_then(|seen| seen.checked_add(dead_after));
+        // Already due if only the proof is missing.
+        self.next_sweep = sweep.map(|at| if at <= now { now + PROOF } else { at });
         changes
+    }
+
+    /// Whether somebody would be dead if we were sure to hear.
+    pub(crate) fn wants_proof(&self, now: Instant, heard: Instant) -> bool {
+        let dead_at = |m: &Member| m.last_seen.checked_add(self.config.dead_after);
+        let mut due = self.members.values().filter_map(dead_at);
+        self.link_up && due.any(|at| heard < at && at <= now)
     }
 
     /// When to call [`tick`](Self::tick); `None` while nobody can be declared dead.

@@ -46,6 +46,7 @@ use self::{
     control::Announcements,
     membership::{Membership, MembershipConfig, Versions},
     pending::Pending,
+    writer::Numbers,
 };
 pub(crate) use self::{
     lane::{Lane, Push},
@@ -61,7 +62,7 @@ use crate::{
     id::NodeId,
     stats::Counters,
     transport::{LinkSender, LinkWatch, Topic, Transport, link},
-    wire::{self, Envelope, Wire},
+    wire::{self, Envelope, LaneId, Wire},
 };
 
 /// Answer lanes at the same time; more requesters than that are not served.
@@ -88,6 +89,8 @@ pub(crate) struct Hub {
     pub(crate) pending: Pending,
     namespaces: RwLock<HashMap<Str, Arc<Namespace>>>,
     answers: Mutex<HashMap<NodeId, AnswerLane>>,
+    /// Of every namespace this node ever had: about a hundred bytes each.
+    numbers: Mutex<HashMap<LaneId, Arc<Numbers>>>,
     cluster_lane: Arc<Lane>,
     announcements: Announcements,
     link: LinkWatch,
@@ -129,6 +132,7 @@ impl Hub {
             pending: Pending::default(),
             namespaces: RwLock::default(),
             answers: Mutex::default(),
+            numbers: Mutex::default(),
             announcements: Announcements::default(),
             link,
             settled: watch::Sender::new(false),
@@ -161,6 +165,12 @@ impl Hub {
 
     fn answers(&self) -> MutexGuard<'_, HashMap<NodeId, AnswerLane>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the numbers of a namespace stand.
+    fn numbers(&self, lane: LaneId) -> Arc<Numbers> {
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.entry(lane).or_default().clone()
     }
 
     /// Attaches a local namespace: from its first handler on, the node subscribes to the namespace's topic.

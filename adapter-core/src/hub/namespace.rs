@@ -92,6 +92,7 @@ pub(crate) fn spawn(
         reader.live(),
         hub.cancel.clone(),
     );
+    let writer = writer.with_numbers(hub.numbers(namespace.lane.id));
     hub.spawn(writer.run());
     hub.spawn(run(hub.clone(), namespace.clone(), reader));
     namespace

@@ -53,6 +53,7 @@ struct Probe {
     deadline: Option<Instant>,
     came_back: bool,
     receivers: Option<u64>,
+    sent: Option<Instant>,
 }
 
 pub(crate) struct Reader {
@@ -71,6 +72,7 @@ pub(crate) struct Reader {
     /// Probe again at this interval while live: for a topic that stands for the whole link.
     keep_probing: Option<Duration>,
     live: watch::Sender<bool>,
+    heard_until: Instant,
     cause: LossCause,
 }
 
@@ -89,6 +91,7 @@ impl Reader {
             lost: 0,
             keep_probing,
             live: watch::Sender::new(false),
+            heard_until: Instant::now(),
             cause: LossCause::LinkDown,
         }
     }
@@ -96,6 +99,18 @@ impl Reader {
     /// Whether the topic delivers, to watch.
     pub(crate) fn live(&self) -> watch::Receiver<bool> {
         self.live.subscribe()
+    }
+
+    /// Until when everything published on the topic has certainly reached us: when our last probe that came back was sent.
+    pub(crate) const fn heard_until(&self) -> Instant {
+        self.heard_until
+    }
+
+    /// Probes at once, unless a probe is out.
+    pub(crate) fn probe_now(&mut self) {
+        if self.probe.deadline.is_none() && self.publishing.is_none() && *self.live.borrow() {
+            self.retry_at = Some(Instant::now());
+        }
     }
 
     /// Why payloads were last lost on their way here, as far as the transport told.
@@ -187,6 +202,7 @@ impl Reader {
         self.probe = Probe {
             nonce: fastrand::u64(..),
             deadline: Some(Instant::now() + PROBE_TIMEOUT),
+            sent: Some(Instant::now()),
             ..Probe::default()
         };
         let head = FrameHead {
@@ -230,6 +246,8 @@ impl Reader {
         }
         self.probe.deadline = None;
         self.lost = 0;
+        // What was published before it has reached us before it.
+        self.heard_until = self.probe.sent.unwrap_or(self.heard_until);
         self.retry_at = self.keep_probing.map(|interval| Instant::now() + interval);
         let was_live = self.live.send_replace(true);
         (!was_live).then_some(Input::Live {

@@ -50,11 +50,17 @@ struct Sealed {
     void: bool,
 }
 
+/// The last number that this node gave out on a topic. It outlives the writer: a namespace that is deleted and added again
+/// goes on with its numbers, or peers would take its messages for repetitions.
+pub(crate) type Numbers = tokio::sync::Mutex<u64>;
+
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     lane: Arc<Lane>,
     live: watch::Receiver<bool>,
     cancel: CancellationToken,
+    /// Where the numbers of the lane's topic stand; held while this writer runs.
+    numbers: Arc<Numbers>,
     next_seq: u64,
     /// Not settled, lowest number first; never more than `in_flight`.
     window: VecDeque<Sealed>,
@@ -78,6 +84,7 @@ impl Writer {
             lane,
             live,
             cancel,
+            numbers: Arc::default(),
             next_seq: 1,
             window: VecDeque::new(),
             publishing: FuturesOrdered::new(),
@@ -88,13 +95,36 @@ impl Writer {
         }
     }
 
+    /// Goes on with these numbers, once the writer that has them now has ended.
+    pub(crate) fn with_numbers(mut self, numbers: Arc<Numbers>) -> Self {
+        self.numbers = numbers;
+        self
+    }
+
     /// Runs until the lane is closed and settled, or `cancel`.
     pub(crate) async fn run(mut self) {
+        let (numbers, cancel) = (self.numbers.clone(), self.cancel.clone());
+        let mut last = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return self.give_up_everything(),
+            last = numbers.lock() => last,
+        };
+        self.next_seq = *last + 1;
+        self.write().await;
+        *last = self.next_seq - 1;
+    }
+
+    async fn write(&mut self) {
         let lane = self.lane.clone();
         let cancel = self.cancel.clone();
+        let mut has_reader = true;
         loop {
             self.expire();
             let live = *self.live.borrow_and_update();
+            if !has_reader && !live {
+                // Nobody will say when the topic delivers again: better a loss told twice than a writer that never ends.
+                self.window.retain(|sealed| !sealed.void);
+            }
             if live {
                 self.publish_more();
                 if self.window.is_empty() {
@@ -115,10 +145,9 @@ impl Writer {
                     self.settle_front(result);
                 }
                 () = lane.woken() => {}
-                changed = self.live.changed() => {
-                    if changed.is_err() {
-                        break;
-                    }
+                changed = self.live.changed(), if has_reader => {
+                    // Without the reader the namespace is gone; what the lane still holds goes out all the same.
+                    has_reader = changed.is_ok();
                     self.retry_at = None;
                 }
                 () = sleep_until(wake_at) => {}

@@ -1,5 +1,7 @@
 //! Who is in the cluster: everybody who lives, nobody who left, and no verdict by a node that hears nothing itself.
 
+use std::time::Duration;
+
 use socketioxide_adapter_core::{
     ClusterEvent, ErrorKind, LeaveReason, NodeId,
     transport::{LinkState, Topic},
@@ -28,6 +30,7 @@ cases!("cluster::membership":
     a_node_that_starts_again_is_another_one,
     heartbeats_go_on_after_errors,
     a_restarted_broker_makes_nobody_leave [Need::Fault(Ability::Restart)],
+    a_frozen_broker_makes_nobody_leave [Need::Fault(Ability::Freeze)],
 );
 
 fn left(node: NodeId, reason: LeaveReason) -> impl Fn(&ClusterEvent) -> bool {
@@ -148,6 +151,35 @@ async fn a_restarted_broker_makes_nobody_leave(context: Context) -> Verdict {
         let up_again = async || Ok(node.cluster().stats().link_ups > ups);
         eventually(2 * patience(), "the link after the restart", up_again).await?;
     }
+    say_until_heard(&one, &clients[1]).await?;
+    say_until_heard(&two, &clients[0]).await?;
+    acquainted(&[&one, &two]).await?;
+    nobody_left(&[&one, &two])
+}
+
+async fn a_frozen_broker_makes_nobody_leave(context: Context) -> Verdict {
+    let [one, two] = context.cluster(brisk()).await?;
+    let clients = [one.client("/").await?, two.client("/").await?];
+    context.faults()?.freeze().await?;
+    let frozen = Instant::now();
+    // For longer than the silence that makes a node dead.
+    let lasting = brisk().dead_after + Duration::from_secs(1);
+    while frozen.elapsed() < lasting {
+        let found = within(
+            2 * patience(),
+            "the end of a query",
+            one.io().fetch_sockets(),
+        )
+        .await?;
+        ensure!(
+            found.is_err(),
+            "a node that hears nobody took itself for the only one"
+        );
+        ensure_eq("nodes known", &one.cluster().nodes().len(), &1)?;
+        nobody_left(&[&one, &two])?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    context.faults()?.thaw().await?;
     say_until_heard(&one, &clients[1]).await?;
     say_until_heard(&two, &clients[0]).await?;
     acquainted(&[&one, &two]).await?;

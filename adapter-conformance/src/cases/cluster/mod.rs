@@ -7,7 +7,9 @@ mod link;
 mod loss;
 mod membership;
 mod namespaces;
+mod outage;
 mod queries;
+mod shutdown;
 mod sockets;
 pub(in crate::cases) mod stage;
 pub(in crate::cases) mod tap;
@@ -26,6 +28,8 @@ pub(super) const GROUPS: &[&[Case]] = &[
     membership::CASES,
     loss::CASES,
     link::CASES,
+    outage::CASES,
+    shutdown::CASES,
     trust::CASES,
     versions::CASES,
 ];

@@ -6,7 +6,7 @@ use futures_util::future::try_join_all;
 use socketioxide_adapter_core::transport::Topic;
 use tokio::time::Instant;
 
-use super::stage::{SAID, brisk, expect_heard, hears};
+use super::stage::{SAID, brisk, expect_heard, expect_lost_in_all, hears};
 use crate::{
     cases::cases,
     check::{Verdict, ensure, ensure_eq, eventually, within},
@@ -20,6 +20,7 @@ cases!("cluster::namespaces":
     a_dynamic_namespace_joins_with_its_first_client,
     two_first_clients_of_a_dynamic_namespace_both_hear_other_nodes,
     a_deleted_namespace_is_left,
+    a_namespace_that_is_deleted_and_added_again_is_heard_again,
     a_thousand_namespaces_cost_the_traffic_of_one,
 );
 
@@ -161,6 +162,35 @@ async fn a_deleted_namespace_is_left(context: Context) -> Verdict {
     ensure_eq("sockets of the namespace", &found.len(), &1)?;
     say_in(&two, "/x", "alone").await?;
     expect_heard(&two, &client, ["alone"]).await
+}
+
+async fn a_namespace_that_is_deleted_and_added_again_is_heard_again(context: Context) -> Verdict {
+    let [one, two] = context.cluster(brisk()).await?;
+    for node in [&one, &two] {
+        add(node, "/x").await?;
+    }
+    let client = two.client("/x").await?;
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        for number in 0..5 {
+            let word = format!("{round}.{number}");
+            say_in(&one, "/x", &word).await?;
+            expected.push(word);
+        }
+        if let Some(word) = expected.last() {
+            hears(&client, word).await?;
+        }
+        one.io().delete_ns("/x");
+        add(&one, "/x").await?;
+        let mine = one.client("/x").await?;
+        let word = format!("to you {round}");
+        say_in(&two, "/x", &word).await?;
+        hears(&mine, &word).await?;
+        hears(&client, &word).await?;
+        expected.push(word);
+    }
+    expect_heard(&one, &client, expected).await?;
+    expect_lost_in_all(&two, 0).await
 }
 
 async fn a_thousand_namespaces_cost_the_traffic_of_one(context: Context) -> Verdict {

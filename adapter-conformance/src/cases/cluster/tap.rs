@@ -50,7 +50,17 @@ pub(crate) struct Outgoing<'a> {
     head: FrameHead,
 }
 
-impl Outgoing<'_> {
+impl<'a> Outgoing<'a> {
+    /// `None` if it is no frame.
+    fn read(topic: &'a Topic, payload: &'a Bytes) -> Option<Self> {
+        let head = NativeWire::new().peek(payload).ok()?;
+        Some(Self {
+            topic,
+            payload,
+            head,
+        })
+    }
+
     /// Whether it carries what was emitted in a namespace.
     pub(crate) const fn is_data(&self) -> bool {
         matches!(self.topic, Topic::Namespace(_)) && matches!(self.head.kind, FrameKind::Data)
@@ -131,6 +141,14 @@ impl Tap {
         self.state().published.clone()
     }
 
+    /// How many frames with what was emitted the node has published so far.
+    pub(crate) fn data_frames(&self) -> usize {
+        let is_data = |(topic, payload): &&(Topic, Bytes)| {
+            Outgoing::read(topic, payload).is_some_and(|out| out.is_data())
+        };
+        self.state().published.iter().filter(is_data).count()
+    }
+
     /// Forgets what the node has published so far.
     pub(crate) fn forget(&self) {
         self.state().published.clear();
@@ -144,13 +162,8 @@ impl Tap {
     fn decide(&self, topic: &Topic, payload: &Bytes) -> Fate {
         let mut state = self.state();
         state.published.push((topic.clone(), payload.clone()));
-        let Ok(head) = NativeWire::new().peek(payload) else {
+        let Some(outgoing) = Outgoing::read(topic, payload) else {
             return Fate::Pass;
-        };
-        let outgoing = Outgoing {
-            topic,
-            payload,
-            head,
         };
         let fate = (state.rule)(&outgoing);
         if matches!(fate, Fate::Hold) {

@@ -69,7 +69,7 @@ fn cluster(now: Instant) -> Membership {
 fn run_until(cluster: &mut Membership, end: Instant) -> Vec<(Instant, Change)> {
     let mut changes = Vec::new();
     while let Some(at) = cluster.next_deadline().filter(|&at| at <= end) {
-        changes.extend(cluster.tick(at).into_iter().map(|change| (at, change)));
+        changes.extend(cluster.tick(at, at).into_iter().map(|change| (at, change)));
         assert!(cluster.next_deadline().is_none_or(|next| next > at));
     }
     changes
@@ -77,6 +77,26 @@ fn run_until(cluster: &mut Membership, end: Instant) -> Vec<(Instant, Change)> {
 
 fn started(cluster: &Membership, node: NodeId) -> Option<Instant> {
     cluster.members.get(&node).map(|member| member.started)
+}
+
+#[test]
+fn silence_counts_only_as_far_as_we_heard() {
+    let now = Instant::now();
+    let mut cluster = cluster(now);
+    cluster.on_presence(now, node(1), presence());
+    let frozen = now + secs(3);
+    for second in 7..100 {
+        let at = now + secs(second);
+        while let Some(due) = cluster.next_deadline().filter(|due| *due <= at) {
+            assert_eq!(cluster.tick(due, frozen), []);
+        }
+        assert!(cluster.wants_proof(at, frozen));
+        assert!(is_member(&cluster, node(1)));
+    }
+    let due = cluster.next_deadline().unwrap();
+    let dead = Change::Left(node(1), LeaveReason::Dead);
+    assert_eq!(cluster.tick(due, now + secs(7)), [dead]);
+    assert!(!cluster.wants_proof(due, now + secs(7)));
 }
 
 #[test]
@@ -133,10 +153,10 @@ fn nobody_dies_while_our_own_link_is_down() {
     cluster.on_presence(now, node(1), presence());
     cluster.set_link(now + secs(1), false);
     assert_eq!(cluster.next_deadline(), None);
-    assert_eq!(cluster.tick(now + secs(8)), []);
+    assert_eq!(cluster.tick(now + secs(8), now + secs(8)), []);
     cluster.set_link(now + secs(100), true);
     assert_eq!(cluster.next_deadline(), Some(now + secs(107)));
-    assert_eq!(cluster.tick(now + secs(107)).len(), 1);
+    assert_eq!(cluster.tick(now + secs(107), now + secs(107)).len(), 1);
 }
 
 #[test]
@@ -144,9 +164,9 @@ fn a_process_that_was_stopped_does_not_blame_the_others() {
     let now = Instant::now();
     let mut cluster = cluster(now);
     cluster.on_presence(now, node(1), presence());
-    assert_eq!(cluster.tick(now + ms(9_001)), []);
+    assert_eq!(cluster.tick(now + ms(9_001), now + ms(9_001)), []);
     assert_eq!(cluster.next_deadline(), Some(now + ms(16_001)));
-    assert_eq!(cluster.tick(now + ms(18_001)).len(), 1);
+    assert_eq!(cluster.tick(now + ms(18_001), now + ms(18_001)).len(), 1);
 }
 
 #[test]
