@@ -63,6 +63,8 @@ async fn a_namespace_that_is_ready_hears_what_is_emitted_next(context: Context) 
 async fn a_link_that_goes_deaf_is_noticed_and_made_anew(context: Context) -> Verdict {
     let (deaf, tap, other) = context.pair(brisk()).await?;
     let client = deaf.client("/").await?;
+    say(&other, "before").await?;
+    hears(&client, "before").await?;
     tap.deafen(true);
     say(&other, "unheard").await?;
     link_becomes(&deaf, LinkState::Down).await?;
@@ -84,7 +86,7 @@ async fn a_link_that_goes_deaf_is_noticed_and_made_anew(context: Context) -> Ver
     tap.deafen(false);
     link_becomes(&deaf, LinkState::Up).await?;
     // The namespace has a probe of its own, so that it may hear again a little later than the link.
-    let said = 1 + say_until_heard(&other, &client).await?;
+    let said = 2 + say_until_heard(&other, &client).await?;
     let heard = heard(&other, &client).await?.len() as u64;
     ensure!(heard < said, "what was emitted on a deaf link arrived");
     told_lost(&deaf, other.id()?, said - heard).await

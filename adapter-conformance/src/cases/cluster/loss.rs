@@ -6,8 +6,8 @@ use socketioxide_adapter_core::{ClusterEvent, ErrorKind, PublishMode};
 
 use super::{
     stage::{
-        SAID, assemble, brisk, expect_failure, expect_heard, expect_lost_in_all, heard_so_far,
-        hears, say, say_apart, told, told_lost, words,
+        SAID, assemble, brisk, expect_failure, expect_heard, expect_lost_in_all, heard,
+        heard_so_far, hears, say, say_apart, say_until_heard, told, told_lost, words,
     },
     tap::Fate,
 };
@@ -70,6 +70,10 @@ async fn losses_of_several_nodes_are_told_apart(context: Context) -> Verdict {
     let two = context.server(brisk()).await?;
     assemble(&[&one, &two, &three]).await?;
     let client = two.client("/").await?;
+    for (node, word) in [(&one, "I am one"), (&three, "I am three")] {
+        say(node, word).await?;
+        hears(&client, word).await?;
+    }
     tap.next_data(1, || Fate::Lose);
     other_tap.next_data(3, || Fate::Lose);
     for node in [&one, &three] {
@@ -77,7 +81,6 @@ async fn losses_of_several_nodes_are_told_apart(context: Context) -> Verdict {
     }
     told_lost(&two, one.id()?, 1).await?;
     told_lost(&two, three.id()?, 3).await?;
-    hears(&client, "1").await?;
     expect_lost_in_all(&two, 4).await
 }
 
@@ -154,14 +157,13 @@ async fn what_is_not_sent_in_time_is_told_by_the_sender_alone(context: Context) 
     say(&one, "never sent").await?;
     told(&one, "what was not sent", is_unsent(1)).await?;
     tap.pass();
-    say(&one, "sent").await?;
-    hears(&client, "sent").await?;
-    expect_heard(&one, &client, ["sent"]).await?;
-    ensure_eq(
-        "envelopes unsent",
-        &one.cluster().stats().envelopes_unsent,
-        &1,
-    )?;
+    // The lane may be waiting for its next attempt for longer than it keeps what waits.
+    say_until_heard(&one, &client).await?;
+    let heard = heard(&one, &client).await?;
+    ensure!(
+        !heard.contains(&"never sent".to_owned()),
+        "what was told as unsent arrived"
+    );
     expect_lost_in_all(&two, 0).await
 }
 

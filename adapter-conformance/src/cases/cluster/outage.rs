@@ -60,6 +60,7 @@ impl CutOff {
         let (mine, theirs) = (away.client("/").await?, other.client("/").await?);
         say(&away, "before").await?;
         hears(&theirs, "before").await?;
+        away.cluster().flush().await?;
         gate.shut().await?;
         link_becomes(&away, LinkState::Down).await?;
         Ok(Self {

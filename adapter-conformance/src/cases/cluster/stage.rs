@@ -59,11 +59,18 @@ impl Context {
         nodes.try_into().map_err(count)
     }
 
-    /// A server behind a tap and one without, which know each other: the smallest cluster in which something can get lost.
+    /// A server behind a tap and one without, which know each other and where the other stands: the smallest cluster in which
+    /// something can get lost.
     pub(crate) async fn pair(&self, config: ClusterConfig) -> Verdict<(Node, Arc<Tap>, Node)> {
         let (one, tap) = self.tapped(config.clone()).await?;
         let two = self.server(config).await?;
-        assemble(&[&one, &two]).await?;
+        within(patience(), "joining", one.namespace("/")).await??;
+        tap.forget();
+        within(patience(), "joining", two.namespace("/")).await??;
+        acquainted(&[&one, &two]).await?;
+        // From this on, the second one can tell what it misses from what was before its time.
+        let told = async || Ok(tap.has_told_where_it_stands());
+        eventually(patience(), "the answer to the newcomer's probe", told).await?;
         Ok((one, tap, two))
     }
 }

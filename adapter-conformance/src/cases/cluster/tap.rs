@@ -62,8 +62,12 @@ impl<'a> Outgoing<'a> {
     }
 
     /// Whether it carries what was emitted in a namespace.
-    pub(crate) const fn is_data(&self) -> bool {
-        matches!(self.topic, Topic::Namespace(_)) && matches!(self.head.kind, FrameKind::Data)
+    pub(crate) fn is_data(&self) -> bool {
+        self.is(FrameKind::Data)
+    }
+
+    fn is(&self, kind: FrameKind) -> bool {
+        matches!(self.topic, Topic::Namespace(_)) && self.head.kind == kind
     }
 }
 
@@ -143,10 +147,20 @@ impl Tap {
 
     /// How many frames with what was emitted the node has published so far.
     pub(crate) fn data_frames(&self) -> usize {
-        let is_data = |(topic, payload): &&(Topic, Bytes)| {
-            Outgoing::read(topic, payload).is_some_and(|out| out.is_data())
-        };
-        self.state().published.iter().filter(is_data).count()
+        self.count(FrameKind::Data)
+    }
+
+    /// Whether the node has published the number of its next message.
+    pub(crate) fn has_told_where_it_stands(&self) -> bool {
+        self.count(FrameKind::Tail) > 0
+    }
+
+    /// Frames of a kind on the topics of namespaces.
+    fn count(&self, kind: FrameKind) -> usize {
+        let state = self.state();
+        let frames = state.published.iter();
+        let frames = frames.filter_map(|(topic, payload)| Outgoing::read(topic, payload));
+        frames.filter(|out| out.is(kind)).count()
     }
 
     /// Forgets what the node has published so far.
