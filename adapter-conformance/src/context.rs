@@ -38,6 +38,9 @@ pub(crate) fn patience() -> Duration {
     PATIENCE.try_with(|patience| *patience).unwrap_or(default)
 }
 
+/// Something that is put between a node and its transport.
+pub(crate) type Sabotage = Arc<dyn Fn(Arc<dyn Transport>) -> Arc<dyn Transport> + Send + Sync>;
+
 /// A node of a cluster.
 pub(crate) type Node = Arc<dyn Transport>;
 
@@ -48,6 +51,8 @@ pub(crate) struct Context {
     pub(crate) prefix: String,
     /// Where random numbers of the case come from.
     pub(crate) seed: u64,
+    /// What tests of the suite itself put below every server.
+    pub(crate) sabotage: Option<Sabotage>,
 }
 
 impl Context {

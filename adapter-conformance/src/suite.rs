@@ -9,13 +9,13 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Completion, Trial};
-use socketioxide_adapter_core::transport::Capabilities;
+use socketioxide_adapter_core::transport::{Capabilities, Transport};
 use tokio::{runtime::Runtime, time::timeout};
 
 use crate::{
     Lab, LabResult,
     cases::{self, Case},
-    context::{Context, PATIENCE},
+    context::{Context, PATIENCE, Sabotage},
 };
 
 /// How long one case may take in all, in units of the lab's patience: 90 s by default.
@@ -93,6 +93,7 @@ pub struct Suite {
     /// Cases that use faults take it for writing, all others for reading.
     turn: RwLock<()>,
     seed: u64,
+    sabotage: Option<Sabotage>,
 }
 
 impl Suite {
@@ -114,7 +115,19 @@ impl Suite {
             capabilities,
             turn: RwLock::new(()),
             seed: seed.unwrap_or_else(|| fastrand::u64(..)),
+            sabotage: None,
         })
+    }
+
+    /// Puts something between every server of the cluster cases and its transport, above whatever the cases themselves put
+    /// there: to learn whether they would notice a fault of the cluster logic.
+    #[must_use]
+    pub fn with_sabotage(
+        mut self,
+        sabotage: impl Fn(Arc<dyn Transport>) -> Arc<dyn Transport> + Send + Sync + 'static,
+    ) -> Self {
+        self.sabotage = Some(Arc::new(sabotage));
+        self
     }
 
     /// The names of all cases, `level::concern::claim`.
@@ -157,6 +170,7 @@ impl Suite {
             lab: self.lab.clone(),
             prefix: format!("t{:08x}", fastrand::u32(..)),
             seed: self.seed,
+            sabotage: self.sabotage.clone(),
         };
         let patience = self.lab.patience();
         let result = runtime.block_on(async {

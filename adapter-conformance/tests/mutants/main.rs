@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)] // a harness of its own is no `cfg(test)`
 
 mod bug;
+mod flaw;
 mod keeping;
 mod reading;
+mod sabotage;
 mod transport;
 
 use std::{collections::BTreeSet, process::ExitCode, sync::Arc, time::Duration};
@@ -16,46 +18,68 @@ use socketioxide_adapter_conformance::{
 use socketioxide_adapter_core::{memory::MemoryTransport, transport::Transport};
 
 use crate::{
-    bug::{Bug, EXPECTED},
+    bug::Bug,
+    flaw::Flaw,
     keeping::{Keeping, Logs},
+    sabotage::Sabotage,
     transport::{History, Mutant},
 };
 
 /// Mutants tried at once. Most of their time they wait for what does not come.
 const THREADS: usize = 8;
-/// Measures the memory of the process, which others use here: tried only where it must fail.
+/// The case that measures the memory of the process.
 const ALONE: &str = "backlog::a_thousand_dropped_subscriptions_leave_nothing";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
-    let trials = EXPECTED
-        .iter()
-        .map(|(bug, cases)| Trial::test(format!("{bug:?}"), move || try_mutant(*bug, cases)));
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let bugs = bug::EXPECTED.iter();
+    let bugs =
+        bugs.map(|(bug, cases)| Trial::test(format!("{bug:?}"), move || try_bug(*bug, cases)));
+    let flaws = flaw::EXPECTED.iter();
+    let flaws = flaws.map(|(flaw, cases)| {
+        Trial::test(format!("cluster::{flaw:?}"), move || try_flaw(*flaw, cases))
+    });
+    libtest_mimic::run(&arguments, bugs.chain(flaws).collect()).exit_code()
 }
 
-fn try_mutant(bug: Bug, expected: &[&str]) -> Result<(), Failed> {
+/// A transport with a bug must fail exactly these cases about transports.
+fn try_bug(bug: Bug, expected: &[&str]) -> Result<(), Failed> {
+    let suite = suite(MutantLab::new(bug, Duration::from_secs(3)))?;
+    // It measures the memory of the process, which others use here: tried only where it must fail.
+    let skips = |name: &str| name == ALONE && !expected.contains(&ALONE);
+    judge(&suite, "transport::", expected, skips)
+}
+
+/// Cluster logic with a flaw must fail exactly these cases about clusters.
+fn try_flaw(flaw: Flaw, expected: &[&str]) -> Result<(), Failed> {
+    let suite = suite(MutantLab::new(Bug::None, Duration::from_secs(6)))?
+        .with_sabotage(move |transport| Arc::new(Sabotage::new(flaw, transport)));
+    judge(&suite, "cluster::", expected, |_| false)
+}
+
+fn suite(lab: MutantLab) -> Result<Suite, Failed> {
     let runtime = tokio::runtime::Runtime::new()?;
-    let suite = runtime.block_on(Suite::new(MutantLab::new(bug)));
-    let suite = suite.map_err(|error| error.to_string())?;
+    let suite = runtime.block_on(Suite::new(lab));
+    Ok(suite.map_err(|error| error.to_string())?)
+}
+
+fn judge(
+    suite: &Suite,
+    level: &str,
+    expected: &[&str],
+    skips: impl Fn(&str) -> bool,
+) -> Result<(), Failed> {
     let mut failed = BTreeSet::new();
     let mut report = String::new();
     for name in Suite::names() {
-        let Some(short) = name.strip_prefix("transport::") else {
+        let Some(short) = name.strip_prefix(level).filter(|short| !skips(short)) else {
             continue;
         };
-        if short == ALONE && !expected.contains(&ALONE) {
-            continue;
+        if let Outcome::Failed(reason) = suite.run(name) {
+            failed.insert(short);
+            report.push_str(&format!("  {short}: {reason}\n"));
         }
-        let reason = match suite.run(name) {
-            Outcome::Passed => continue,
-            Outcome::Failed(reason) => reason,
-            Outcome::Ignored(reason) if bug.keeps() && short.starts_with("replay::") => reason,
-            Outcome::Ignored(_) => continue,
-        };
-        failed.insert(short);
-        report.push_str(&format!("  {short}: {reason}\n"));
     }
     if failed == expected.iter().copied().collect() {
         return Ok(());
@@ -72,12 +96,14 @@ struct MutantLab {
     memory: MemoryLab,
     history: History,
     logs: Logs,
+    patience: Duration,
 }
 
 impl MutantLab {
-    fn new(bug: Bug) -> Self {
+    fn new(bug: Bug, patience: Duration) -> Self {
         Self {
             bug,
+            patience,
             memory: MemoryLab::new(),
             history: History::default(),
             logs: Logs::default(),
@@ -120,7 +146,7 @@ impl Lab for MutantLab {
     }
 
     fn patience(&self) -> Duration {
-        Duration::from_secs(3)
+        self.patience
     }
 
     fn has_gates(&self) -> bool {

@@ -216,7 +216,7 @@ impl Control {
         let (changes, wants_proof) = {
             let mut membership = self.hub.shared.membership();
             let changes = membership.tick(now.into_std(), heard);
-            (changes, membership.wants_proof(now.into_std(), heard))
+            (changes, membership.take_wants_proof())
         };
         if wants_proof {
             self.cluster.probe_now();

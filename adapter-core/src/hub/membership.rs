@@ -92,6 +92,7 @@ pub(crate) struct Membership {
     link_up: bool,
     /// No member can be dead before this instant.
     next_sweep: Option<Instant>,
+    wants_proof: bool,
     first_presence: Option<Instant>,
 }
 
@@ -107,6 +108,7 @@ impl Membership {
             strangers: Marks::new(config.dead_after, config.max_members),
             link_up: false,
             next_sweep: None,
+            wants_proof: false,
             first_presence: None,
         }
     }
@@ -214,16 +216,19 @@ impl Membership {
             .collect();
         let longest_silent = self.members.values().map(|m| m.last_seen).min();
         let sweep = longest_silent.and_then(|seen| seen.checked_add(dead_after));
-        // Already due if only the proof is missing.
-        self.next_sweep = sweep.map(|at| if at <= now { now + PROOF } else { at });
+        // One that is already due lacks only the proof.
+        self.wants_proof = sweep.is_some_and(|at| at <= now);
+        self.next_sweep = if self.wants_proof {
+            now.checked_add(PROOF)
+        } else {
+            sweep
+        };
         changes
     }
 
-    /// Whether somebody would be dead if we were sure to hear.
-    pub(crate) fn wants_proof(&self, now: Instant, heard: Instant) -> bool {
-        let dead_at = |m: &Member| m.last_seen.checked_add(self.config.dead_after);
-        let mut due = self.members.values().filter_map(dead_at);
-        self.link_up && due.any(|at| heard < at && at <= now)
+    /// Whether, at a due [`tick`](Self::tick) since the last call, somebody would have been dead if we were sure to hear.
+    pub(crate) const fn take_wants_proof(&mut self) -> bool {
+        std::mem::replace(&mut self.wants_proof, false)
     }
 
     /// When to call [`tick`](Self::tick); `None` while nobody can be declared dead.

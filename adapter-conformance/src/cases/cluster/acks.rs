@@ -212,11 +212,8 @@ async fn a_stream_that_is_dropped_disturbs_no_other(context: Context) -> Verdict
 }
 
 async fn without_a_link_it_fails_and_asks_local_sockets(context: Context) -> Verdict {
-    let (transport, gate) = context.lab.connect_gated(&context.prefix).await?;
-    let (away, other) = (
-        Node::new(transport, brisk())?,
-        context.server(brisk()).await?,
-    );
+    let (away, gate) = context.gated(brisk()).await?;
+    let other = context.server(brisk()).await?;
     assemble(&[&away, &other]).await?;
     let client = away.client_that_replies("/", now("here")).await?;
     gate.shut().await?;

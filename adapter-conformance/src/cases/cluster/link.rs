@@ -12,7 +12,6 @@ use crate::{
     cases::{Need, cases},
     check::{Verdict, ensure, ensure_eq, within},
     context::{Context, patience},
-    node::Node,
 };
 
 cases!("cluster::link":
@@ -93,11 +92,8 @@ async fn a_link_that_goes_deaf_is_noticed_and_made_anew(context: Context) -> Ver
 }
 
 async fn a_link_that_is_lost_and_found_is_told(context: Context) -> Verdict {
-    let (transport, gate) = context.lab.connect_gated(&context.prefix).await?;
-    let (away, other) = (
-        Node::new(transport, brisk())?,
-        context.server(brisk()).await?,
-    );
+    let (away, gate) = context.gated(brisk()).await?;
+    let other = context.server(brisk()).await?;
     assemble(&[&away, &other]).await?;
     let client = away.client("/").await?;
     gate.shut().await?;

@@ -101,12 +101,14 @@ async fn a_frame_that_comes_late_is_not_delivered_after_what_followed_it(
 ) -> Verdict {
     let (one, tap, two) = context.pair(brisk()).await?;
     let client = two.client("/").await?;
+    say(&one, "first").await?;
+    hears(&client, "first").await?;
     tap.next_data(1, || Fate::Hold);
     say_apart(&one, ["late", "in time"]).await?;
     told_lost(&two, one.id()?, 1).await?;
     tap.release().await?;
     say(&one, "last").await?;
-    expect_heard(&one, &client, ["in time", "last"]).await?;
+    expect_heard(&one, &client, ["first", "in time", "last"]).await?;
     expect_lost_in_all(&two, 1).await
 }
 

@@ -51,11 +51,8 @@ struct CutOff {
 impl CutOff {
     /// A cluster in which the link of one node has just gone down.
     async fn new(context: &Context, config: ClusterConfig) -> Verdict<Self> {
-        let (transport, gate) = context.lab.connect_gated(&context.prefix).await?;
-        let (away, other) = (
-            Node::new(transport, config)?,
-            context.server(brisk()).await?,
-        );
+        let (away, gate) = context.gated(config).await?;
+        let other = context.server(brisk()).await?;
         assemble(&[&away, &other]).await?;
         let (mine, theirs) = (away.client("/").await?, other.client("/").await?);
         say(&away, "before").await?;

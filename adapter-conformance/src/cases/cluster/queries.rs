@@ -156,11 +156,8 @@ async fn many_queries_at_once_get_their_own_answers(context: Context) -> Verdict
 }
 
 async fn a_node_without_a_link_does_not_take_itself_for_the_only_one(context: Context) -> Verdict {
-    let (transport, gate) = context.lab.connect_gated(&context.prefix).await?;
-    let (away, other) = (
-        Node::new(transport, mortal())?,
-        context.server(mortal()).await?,
-    );
+    let (away, gate) = context.gated(mortal()).await?;
+    let other = context.server(mortal()).await?;
     assemble(&[&away, &other]).await?;
     let (_mine, theirs) = (away.client("/").await?, other.client("/").await?);
     gate.shut().await?;
@@ -194,8 +191,7 @@ async fn a_node_without_a_link_does_not_take_itself_for_the_only_one(context: Co
 
 async fn a_query_under_way_fails_when_the_link_is_lost(context: Context) -> Verdict {
     let config = brisk().with_request_timeout(Duration::from_secs(60));
-    let (transport, gate) = context.lab.connect_gated(&context.prefix).await?;
-    let away = Node::new(transport, config.clone())?;
+    let (away, gate) = context.gated(config.clone()).await?;
     let (mute, tap) = context.tapped(config).await?;
     assemble(&[&away, &mute]).await?;
     tap.rule(|_| Fate::Lose);

@@ -142,11 +142,8 @@ async fn a_node_that_is_dropped_leaves_no_task(context: Context) -> Verdict {
 async fn without_a_link_it_ends_and_tells_what_was_not_sent(context: Context) -> Verdict {
     let max_age = Duration::from_secs(60);
     let config = leaving().with_outage(OutagePolicy::Buffer { max_age });
-    let (transport, gate) = context.lab.connect_gated(&context.prefix).await?;
-    let (away, other) = (
-        Node::new(transport, config.clone())?,
-        context.server(brisk()).await?,
-    );
+    let (away, gate) = context.gated(config.clone()).await?;
+    let other = context.server(brisk()).await?;
     assemble(&[&away, &other]).await?;
     gate.shut().await?;
     link_becomes(&away, LinkState::Down).await?;

@@ -17,6 +17,7 @@ use socketioxide_adapter_core::{
 
 use super::tap::Tap;
 use crate::{
+    Gate,
     check::{Failure, Verdict, ensure, ensure_eq, eventually, within},
     context::{Context, patience},
     node::{Arrival, Client, Node},
@@ -33,16 +34,34 @@ pub(crate) fn mortal() -> ClusterConfig {
 }
 
 impl Context {
-    /// A server that has not joined yet.
+    /// A server over a transport; it has not joined yet.
+    pub(crate) fn serve(
+        &self,
+        transport: Arc<dyn Transport>,
+        config: ClusterConfig,
+    ) -> Verdict<Node> {
+        let transport = match &self.sabotage {
+            Some(sabotage) => sabotage(transport),
+            None => transport,
+        };
+        Ok(Node::new(transport, config)?)
+    }
+
+    /// A server of the case's cluster that has not joined yet.
     pub(crate) async fn server(&self, config: ClusterConfig) -> Verdict<Node> {
-        Ok(Node::new(self.node().await?, config)?)
+        self.serve(self.node().await?, config)
+    }
+
+    /// A server with a gate in the way to the broker.
+    pub(crate) async fn gated(&self, config: ClusterConfig) -> Verdict<(Node, Box<dyn Gate>)> {
+        let (transport, gate) = self.lab.connect_gated(&self.prefix).await?;
+        Ok((self.serve(transport, config)?, gate))
     }
 
     /// A server behind a tap.
     pub(crate) async fn tapped(&self, config: ClusterConfig) -> Verdict<(Node, Arc<Tap>)> {
         let tap = Tap::new(self.node().await?);
-        let transport: Arc<dyn Transport> = tap.clone();
-        Ok((Node::new(transport, config)?, tap))
+        Ok((self.serve(tap.clone(), config)?, tap))
     }
 
     /// Servers of one cluster with the namespace `/`, which all know each other.
@@ -166,7 +185,24 @@ pub(crate) async fn expect_heard<T: AsRef<str>>(
         .map(|word| word.as_ref().to_owned())
         .collect();
     let heard = heard(node, client).await?;
-    ensure_eq("what a client heard", &heard, &expected)
+    let first = heard
+        .iter()
+        .zip(&expected)
+        .position(|(heard, expected)| heard != expected);
+    let first = first.unwrap_or(heard.len().min(expected.len()));
+    let show = |words: &[String]| {
+        let word = words.get(first)?;
+        Some(word.chars().take(40).collect::<String>())
+    };
+    ensure!(
+        heard == expected,
+        "a client heard {} words instead of {}; word {first} is {:?} instead of {:?}",
+        heard.len(),
+        expected.len(),
+        show(&heard),
+        show(&expected)
+    );
+    Ok(())
 }
 
 /// Waits until a word arrives.

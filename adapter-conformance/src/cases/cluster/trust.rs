@@ -6,8 +6,8 @@ use socketioxide_adapter_core::{ClusterConfig, ClusterEvent, transport::Topic, w
 use super::{
     forge::{Stranger, main_topic},
     stage::{
-        assemble, brisk, expect_heard, expect_lost_in_all, heard_so_far, hears, say, say_apart,
-        told, told_lost, was_told, words,
+        assemble, brisk, expect_heard, expect_lost_in_all, heard, heard_so_far, hears, say,
+        say_apart, told, told_lost, was_told, words,
     },
     tap::Fate,
 };
@@ -49,8 +49,8 @@ async fn clusters_with_other_prefixes_do_not_notice_each_other(context: Context)
     let [one, two] = context.cluster(brisk()).await?;
     let other = format!("{}x", context.prefix);
     let theirs = [
-        Node::new(context.node_of(&other).await?, brisk())?,
-        Node::new(context.node_of(&other).await?, brisk())?,
+        context.serve(context.node_of(&other).await?, brisk())?,
+        context.serve(context.node_of(&other).await?, brisk())?,
     ];
     assemble(&[&theirs[0], &theirs[1]]).await?;
     let clients = [two.client("/").await?, theirs[1].client("/").await?];
@@ -72,14 +72,19 @@ async fn clusters_with_other_prefixes_do_not_notice_each_other(context: Context)
 async fn are_strangers(one: &Node, two: &Node) -> Verdict {
     join(one).await?;
     join(two).await?;
-    for (from, to) in [(one, two), (two, one)] {
-        let client = to.client("/").await?;
+    let clients = [two.client("/").await?, one.client("/").await?];
+    for ((from, to), client) in [(one, two), (two, one)].into_iter().zip(&clients) {
         let refused = || to.cluster().stats().frames_unauthentic;
         let before = refused();
-        say_apart(from, words(0..10)).await?;
+        let secrets = vec![from.id()?.to_string(); 10];
+        say_apart(from, &secrets).await?;
         let all = async || Ok(refused() >= before + 10);
         eventually(patience(), "ten refused frames", all).await?;
-        expect_heard(to, &client, [""; 0]).await?;
+        let heard = heard(to, client).await?;
+        ensure!(
+            !heard.contains(&secrets[0]),
+            "a stranger's words were heard"
+        );
         ensure_eq("nodes known", &to.cluster().nodes().len(), &0)?;
     }
     Ok(())
@@ -109,14 +114,16 @@ async fn a_secret_can_be_rotated_without_a_loss(context: Context) -> Verdict {
         let [old, new] = pair else { continue };
         let prefix = format!("{}r{number}", context.prefix);
         let nodes = [
-            Node::new(context.node_of(&prefix).await?, signing(old.clone()))?,
-            Node::new(context.node_of(&prefix).await?, signing(new.clone()))?,
+            context.serve(context.node_of(&prefix).await?, signing(old.clone()))?,
+            context.serve(context.node_of(&prefix).await?, signing(new.clone()))?,
         ];
         assemble(&[&nodes[0], &nodes[1]]).await?;
-        for (from, to) in [(&nodes[0], &nodes[1]), (&nodes[1], &nodes[0])] {
-            let client = to.client("/").await?;
-            say(from, "understood").await?;
-            expect_heard(from, &client, ["understood"]).await?;
+        let clients = [nodes[0].client("/").await?, nodes[1].client("/").await?];
+        for (node, word) in nodes.iter().zip(["first", "second"]) {
+            say(node, word).await?;
+            for client in &clients {
+                hears(client, word).await?;
+            }
         }
         for node in &nodes {
             ensure_eq(
