@@ -139,6 +139,7 @@ pub(crate) async fn run(role: Role) {
         Kind::SioRedis => serve(&role, node::sio_redis(&role).await).await,
         Kind::SioFred => serve(&role, node::fred(&role).await).await,
         Kind::RawRedis => serve(&role, node::raw_redis(&role).await).await,
+        Kind::Node { .. } => answer(&Answer::Failed("runs in Node.js".to_owned())),
     }
 }
 

@@ -15,17 +15,22 @@ mod child;
 mod heard;
 mod message;
 mod node;
+mod plot;
 mod process;
 mod results;
 mod scenarios;
 mod table;
 
-use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
 
 use clap::{Parser, Subcommand, ValueEnum as _};
 
 use self::{
-    broker::Broker,
     node::{Result, Role},
     results::Results,
     scenarios::{BASE, Bench, Scenario},
@@ -53,12 +58,26 @@ enum Task {
         /// Only the cases with this in their name, for example "1 KiB, 64".
         #[arg(long)]
         only: Option<String>,
+        /// Only the subjects with this in their name; may be repeated.
+        #[arg(long)]
+        subject: Vec<String>,
+        /// An earlier build of this program, to be measured beside it.
+        #[arg(long)]
+        before: Option<PathBuf>,
         /// Writes all numbers to this file, as JSON.
         #[arg(long)]
         out: Option<PathBuf>,
     },
     /// Runs a little of everything, to see that it runs.
     Quick,
+    /// Prints and draws what an earlier run wrote.
+    Show {
+        /// What `compare --out` wrote.
+        results: PathBuf,
+        /// Writes plots to this folder.
+        #[arg(long)]
+        plots: Option<PathBuf>,
+    },
     /// A process that is measured.
     #[command(hide = true)]
     Child {
@@ -73,12 +92,22 @@ fn main() -> ExitCode {
             scenarios,
             rounds,
             only,
+            subject,
+            before,
             out,
-        } => compare(&scenarios, rounds.max(1), false, only).and_then(|results| match out {
-            Some(out) => write(&results, &out),
-            None => Ok(()),
+        } => Bench::start(false).and_then(|bench| {
+            let bench = Bench {
+                rounds: rounds.max(1),
+                filter: only,
+                subjects: subject,
+                before,
+                ..bench
+            };
+            let results = compare(&scenarios, bench)?;
+            out.map_or(Ok(()), |out| write(&results, &out))
         }),
-        Task::Quick => compare(&[], 1, true, None).map(drop),
+        Task::Quick => Bench::start(true).and_then(|bench| compare(&[], bench).map(drop)),
+        Task::Show { results, plots } => show(&results, plots.as_deref()),
         Task::Child { role } => child(&role),
     };
     match done {
@@ -90,12 +119,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn compare(
-    scenarios: &[Scenario],
-    rounds: usize,
-    quick: bool,
-    filter: Option<String>,
-) -> Result<Results> {
+fn compare(scenarios: &[Scenario], mut bench: Bench) -> Result<Results> {
     if cfg!(debug_assertions) {
         return Err("an unoptimised build measures nothing: add --release".to_owned());
     }
@@ -104,13 +128,7 @@ fn compare(
     } else {
         scenarios
     };
-    let mut bench = Bench {
-        broker: Broker::redis()?,
-        rounds,
-        quick,
-        filter,
-        results: Results::default(),
-    };
+    let rounds = bench.rounds;
     println!(
         "Median of {rounds} rounds ± distance of the quartiles (× the median ratio to {BASE})."
     );
@@ -121,6 +139,16 @@ fn compare(
         eprintln!("{} took {:.0?}", scenario.title(), start.elapsed());
     }
     Ok(bench.results)
+}
+
+fn show(results: &Path, plots: Option<&Path>) -> Result<()> {
+    let json = fs::read_to_string(results).map_err(|error| error.to_string())?;
+    let rows = serde_json::from_str(&json).map_err(|error| error.to_string())?;
+    let results = Results::from_rows(rows);
+    for scenario in Scenario::value_variants() {
+        print!("{}", table::tables(&results, scenario.title(), BASE));
+    }
+    plots.map_or(Ok(()), |folder| plot::all(&results, folder))
 }
 
 fn write(results: &Results, out: &PathBuf) -> Result<()> {

@@ -1,7 +1,9 @@
 //! The measuring side of a child process.
 
 use std::{
+    env,
     io::{BufRead as _, BufReader, Write as _},
+    path::Path,
     process::{Child as Process, ChildStdin, Command as Program, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -10,7 +12,7 @@ use std::{
 
 use crate::{
     child::{Answer, Command},
-    node::{Result, Role},
+    node::{Kind, Result, Role},
 };
 
 /// Longest wait for an answer: a peer that hangs is a result, not a reason to hang as well.
@@ -24,12 +26,20 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts a child and waits until its nodes are ready.
-    pub(crate) fn start(role: &Role) -> Result<Self> {
-        let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        let role = serde_json::to_string(role).map_err(|error| error.to_string())?;
-        let mut process = Program::new(program)
-            .args(["child", &role])
+    /// Starts a child and waits until its nodes are ready. `program` is another build of this one.
+    pub(crate) fn start(role: &Role, program: Option<&Path>) -> Result<Self> {
+        let json = serde_json::to_string(role).map_err(|error| error.to_string())?;
+        let mut command = match (role.kind, program) {
+            (Kind::Node { .. }, _) => {
+                let mut node = Program::new("node");
+                node.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/peer.mjs"));
+                node
+            }
+            (_, Some(program)) => this_program(program),
+            (_, None) => this_program(&env::current_exe().map_err(|error| error.to_string())?),
+        };
+        let mut process = command
+            .arg(json)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -67,6 +77,12 @@ impl Child {
             answer => Ok(answer),
         }
     }
+}
+
+fn this_program(path: &Path) -> Program {
+    let mut program = Program::new(path);
+    program.arg("child");
+    program
 }
 
 impl Drop for Child {

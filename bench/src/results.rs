@@ -29,6 +29,10 @@ pub(crate) struct Row {
 }
 
 impl Results {
+    pub(crate) const fn from_rows(rows: Vec<Row>) -> Self {
+        Self { rows }
+    }
+
     pub(crate) fn rows(&self) -> &[Row] {
         &self.rows
     }

@@ -29,6 +29,22 @@ pub(crate) enum Kind {
     SioFred,
     /// redis-rs without any adapter: one PUBLISH for each message.
     RawRedis,
+    /// A Node.js server: `bench/peers/peer.mjs`.
+    Node {
+        /// With this adapter.
+        adapter: NodeAdapter,
+    },
+}
+
+/// The Redis adapters of Socket.IO itself, with the client `redis`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum NodeAdapter {
+    /// Pub/Sub.
+    Classic,
+    /// Sharded Pub/Sub.
+    Sharded,
+    /// Redis Streams.
+    Streams,
 }
 
 /// What a process is to be.

@@ -1,6 +1,9 @@
 //! Many broadcasts at once, and more a second than fits.
 
-use super::{Bench, CONFIRMED, QUEUED, RAW_REDIS, SIO_FRED, SIO_REDIS, Scenario, add_losses};
+use super::{
+    Bench, CONFIRMED, NODE_CLASSIC, NODE_SHARDED, NODE_STREAMS, QUEUED, RAW_REDIS, SIO_FRED,
+    SIO_REDIS, Scenario, add_losses,
+};
 use crate::{child::Load, message::Shape, node::Result};
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
@@ -20,7 +23,16 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         };
         cases.push((format!("{name}, {rate}/s offered"), open));
     }
-    let subjects = [QUEUED, CONFIRMED, SIO_REDIS, SIO_FRED, RAW_REDIS];
+    let subjects = [
+        QUEUED,
+        CONFIRMED,
+        SIO_REDIS,
+        SIO_FRED,
+        RAW_REDIS,
+        NODE_CLASSIC,
+        NODE_SHARDED,
+        NODE_STREAMS,
+    ];
     bench.alternate(&cases, &subjects, |bench, cell, load| {
         let mut pair = bench.pair(cell.subject, false)?;
         let measured = pair.publish(&bench.broker, load, 1)?;

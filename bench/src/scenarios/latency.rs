@@ -1,6 +1,9 @@
 //! How long a broadcast takes to another node, at rates that leave everybody time.
 
-use super::{Bench, CONFIRMED, QUEUED, RAW_REDIS, SIO_FRED, SIO_REDIS, Scenario, add_losses};
+use super::{
+    Bench, CONFIRMED, NODE_CLASSIC, NODE_SHARDED, NODE_STREAMS, QUEUED, RAW_REDIS, SIO_FRED,
+    SIO_REDIS, Scenario, add_losses,
+};
 use crate::{child::Load, message::Shape, node::Result};
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
@@ -14,7 +17,16 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         cases.truncate(1);
     }
     let millis = if bench.quick { 300 } else { 2_000 };
-    let subjects = [QUEUED, CONFIRMED, SIO_REDIS, SIO_FRED, RAW_REDIS];
+    let subjects = [
+        QUEUED,
+        CONFIRMED,
+        SIO_REDIS,
+        SIO_FRED,
+        RAW_REDIS,
+        NODE_CLASSIC,
+        NODE_SHARDED,
+        NODE_STREAMS,
+    ];
     bench.alternate(&cases, &subjects, |bench, cell, (shape, rate)| {
         let mut pair = bench.pair(cell.subject, false)?;
         let load = |millis| Load::Open {

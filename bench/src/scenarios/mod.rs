@@ -8,13 +8,18 @@ mod requests;
 mod scaling;
 mod throughput;
 
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
 use clap::ValueEnum;
 
 use crate::{
     broker::Broker,
     child::{Answer, Command, Load, Used},
     heard::Latency,
-    node::{Kind, Result, Role},
+    node::{Kind, NodeAdapter, Result, Role},
     process::Child,
     results::{Key, Results},
 };
@@ -45,6 +50,7 @@ impl Scenario {
     }
 
     pub(crate) fn run(self, bench: &mut Bench) -> Result<()> {
+        bench.deadline = bench.quick.then(|| Instant::now() + QUICK);
         match self {
             Self::Throughput => throughput::run(bench),
             Self::Latency => latency::run(bench),
@@ -57,33 +63,54 @@ impl Scenario {
     }
 }
 
+/// Time of one scenario in a quick run; all of them take less than three minutes.
+const QUICK: Duration = Duration::from_secs(18);
+
 /// Somebody who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Subject {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
+    /// Run by the build of [`Bench::before`].
+    pub(crate) before: bool,
 }
 
-pub(crate) const QUEUED: Subject = Subject {
-    name: "queued",
-    kind: Kind::Ours { confirmed: false },
-};
-pub(crate) const CONFIRMED: Subject = Subject {
-    name: "confirmed",
-    kind: Kind::Ours { confirmed: true },
-};
-pub(crate) const SIO_REDIS: Subject = Subject {
-    name: BASE,
-    kind: Kind::SioRedis,
-};
-pub(crate) const SIO_FRED: Subject = Subject {
-    name: "socketioxide-redis (fred)",
-    kind: Kind::SioFred,
-};
-pub(crate) const RAW_REDIS: Subject = Subject {
-    name: "redis-rs alone",
-    kind: Kind::RawRedis,
-};
+impl Subject {
+    const fn new(name: &'static str, kind: Kind) -> Self {
+        Self {
+            name,
+            kind,
+            before: false,
+        }
+    }
+
+    const fn before(name: &'static str, kind: Kind) -> Self {
+        Self {
+            name,
+            kind,
+            before: true,
+        }
+    }
+}
+
+const OURS_QUEUED: Kind = Kind::Ours { confirmed: false };
+const OURS_CONFIRMED: Kind = Kind::Ours { confirmed: true };
+pub(crate) const QUEUED: Subject = Subject::new("queued", OURS_QUEUED);
+pub(crate) const CONFIRMED: Subject = Subject::new("confirmed", OURS_CONFIRMED);
+pub(crate) const SIO_REDIS: Subject = Subject::new(BASE, Kind::SioRedis);
+pub(crate) const SIO_FRED: Subject = Subject::new("socketioxide-redis (fred)", Kind::SioFred);
+pub(crate) const RAW_REDIS: Subject = Subject::new("redis-rs alone", Kind::RawRedis);
+pub(crate) const NODE_CLASSIC: Subject = node("Node.js classic", NodeAdapter::Classic);
+pub(crate) const NODE_SHARDED: Subject = node("Node.js sharded", NodeAdapter::Sharded);
+pub(crate) const NODE_STREAMS: Subject = node("Node.js streams", NodeAdapter::Streams);
+const BEFORE: [Subject; 2] = [
+    Subject::before("queued, before", OURS_QUEUED),
+    Subject::before("confirmed, before", OURS_CONFIRMED),
+];
+const fn node(name: &'static str, adapter: NodeAdapter) -> Subject {
+    Subject::new(name, Kind::Node { adapter })
+}
+
 /// The subject that ratios are to.
 pub(crate) const BASE: &str = "socketioxide-redis";
 
@@ -93,8 +120,16 @@ pub(crate) struct Bench {
     pub(crate) rounds: usize,
     /// Only a sign that everything runs.
     pub(crate) quick: bool,
+    /// No cell begins after it.
+    pub(crate) deadline: Option<Instant>,
     /// Only cases whose name contains it.
     pub(crate) filter: Option<String>,
+    /// Only subjects whose name contains one of these; all if empty.
+    pub(crate) subjects: Vec<String>,
+    /// Whether the Node.js peers can run.
+    pub(crate) node_peers: bool,
+    /// An earlier build, measured beside this one.
+    pub(crate) before: Option<PathBuf>,
     pub(crate) results: Results,
 }
 
@@ -114,6 +149,26 @@ pub(crate) struct Measured {
 }
 
 impl Bench {
+    /// Starts the brokers; the Node.js peers take part if they are installed.
+    pub(crate) fn start(quick: bool) -> Result<Self> {
+        let installed = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/node_modules");
+        let node_peers = Path::new(installed).exists();
+        if !node_peers {
+            eprintln!("without the Node.js adapters: run `npm ci` in bench/peers for them");
+        }
+        Ok(Self {
+            broker: Broker::redis()?,
+            rounds: 1,
+            quick,
+            deadline: None,
+            filter: None,
+            subjects: Vec::new(),
+            node_peers,
+            before: None,
+            results: Results::default(),
+        })
+    }
+
     /// Measures each subject in each case, in rounds: the subjects take turns, each round begins with another one.
     pub(crate) fn alternate<C: Copy>(
         &mut self,
@@ -121,6 +176,7 @@ impl Bench {
         subjects: &[Subject],
         mut measure: impl FnMut(&mut Self, Cell<'_>, C) -> Result<()>,
     ) {
+        let subjects = self.selected(subjects);
         for round in 0..self.rounds {
             for (case, value) in cases {
                 if self
@@ -132,6 +188,10 @@ impl Bench {
                 }
                 for turn in 0..subjects.len() {
                     let subject = subjects[(round + turn) % subjects.len()];
+                    if self.deadline.is_some_and(|end| Instant::now() > end) {
+                        eprintln!("out of time before {case}, {}", subject.name);
+                        return;
+                    }
                     let cell = Cell {
                         subject,
                         case,
@@ -143,6 +203,28 @@ impl Bench {
                 }
             }
         }
+    }
+
+    fn selected(&self, subjects: &[Subject]) -> Vec<Subject> {
+        let mut selected = subjects.to_vec();
+        if self.before.is_some() {
+            let earlier = BEFORE.into_iter();
+            selected.extend(earlier.filter(|old| subjects.iter().any(|new| new.kind == old.kind)));
+        }
+        if !self.node_peers {
+            selected.retain(|subject| !matches!(subject.kind, Kind::Node { .. }));
+        }
+        if !self.subjects.is_empty() {
+            let named =
+                |subject: &Subject| self.subjects.iter().any(|it| subject.name.contains(it));
+            selected.retain(named);
+        }
+        selected
+    }
+
+    /// A process with one or more nodes.
+    pub(crate) fn child(&self, subject: Subject, role: &Role) -> Result<Child> {
+        Child::start(role, self.before.as_deref().filter(|_| subject.before))
     }
 
     pub(crate) fn add(&mut self, scenario: Scenario, cell: Cell<'_>, metric: &str, value: f64) {
@@ -160,8 +242,8 @@ impl Bench {
         let mut role = Role::new(subject.kind, self.broker.url());
         role.count_allocations = count_allocations;
         Ok(Pair {
-            receiver: Child::start(&role.clone().with_sockets(1))?,
-            publisher: Child::start(&role)?,
+            receiver: self.child(subject, &role.clone().with_sockets(1))?,
+            publisher: self.child(subject, &role)?,
         })
     }
 }

@@ -1,10 +1,11 @@
 //! Questions to all nodes: sockets, and a broadcast with acknowledgements.
 
-use super::{Bench, QUEUED, SIO_FRED, SIO_REDIS, Scenario};
+use super::{
+    Bench, NODE_CLASSIC, NODE_SHARDED, NODE_STREAMS, QUEUED, SIO_FRED, SIO_REDIS, Scenario,
+};
 use crate::{
     child::{Answer, Command},
     node::{Result, Role},
-    process::Child,
 };
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
@@ -18,11 +19,18 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         cases.retain(|(_, (_, nodes))| *nodes == 2);
     }
     let millis = if bench.quick { 200 } else { 800 };
-    let subjects = [QUEUED, SIO_REDIS, SIO_FRED];
+    let subjects = [
+        QUEUED,
+        SIO_REDIS,
+        SIO_FRED,
+        NODE_CLASSIC,
+        NODE_SHARDED,
+        NODE_STREAMS,
+    ];
     bench.alternate(&cases, &subjects, |bench, cell, (ack, nodes)| {
         // All nodes in one process: so many share the two cores anyway.
         let role = Role::new(cell.subject.kind, bench.broker.url());
-        let mut child = Child::start(&role.with_nodes(nodes).with_sockets(1))?;
+        let mut child = bench.child(cell.subject, &role.with_nodes(nodes).with_sockets(1))?;
         for (in_flight, record) in [(1, false), (1, true), (16, true)] {
             let answer = child.ask(Command::Request {
                 ack,

@@ -9,7 +9,6 @@ use super::{Bench, QUEUED, SIO_REDIS, Scenario};
 use crate::{
     child::{Answer, Command},
     node::{Result, Role},
-    process::Child,
 };
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
@@ -31,7 +30,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
             let started = Instant::now();
             let role = Role::new(cell.subject.kind, bench.broker.url());
             let role = role.with_nodes(nodes).with_namespaces(namespaces);
-            let mut child = Child::start(&role)?;
+            let mut child = bench.child(cell.subject, &role)?;
             let joined = started.elapsed().as_secs_f64();
             // What nodes tell newcomers is not what they cost at rest.
             thread::sleep(Duration::from_secs(1));

@@ -1,6 +1,9 @@
 //! How many broadcasts a second reach another node, and what they cost, when the callers never rest.
 
-use super::{Bench, CONFIRMED, Cell, Measured, QUEUED, RAW_REDIS, SIO_FRED, SIO_REDIS, Scenario};
+use super::{
+    Bench, CONFIRMED, Cell, Measured, NODE_CLASSIC, NODE_SHARDED, NODE_STREAMS, QUEUED, RAW_REDIS,
+    SIO_FRED, SIO_REDIS, Scenario,
+};
 use crate::{child::Load, message::Shape, node::Result};
 
 const SHAPES: [(&str, Shape); 4] = [
@@ -22,7 +25,16 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         cases.retain(|(_, (shape, publishers))| *publishers != 8 && !shape.binary);
     }
     let millis = if bench.quick { 200 } else { 600 };
-    let subjects = [QUEUED, CONFIRMED, SIO_REDIS, SIO_FRED, RAW_REDIS];
+    let subjects = [
+        QUEUED,
+        CONFIRMED,
+        SIO_REDIS,
+        SIO_FRED,
+        RAW_REDIS,
+        NODE_CLASSIC,
+        NODE_SHARDED,
+        NODE_STREAMS,
+    ];
     bench.alternate(&cases, &subjects, |bench, cell, (shape, publishers)| {
         let mut pair = bench.pair(cell.subject, false)?;
         let load = |millis| Load::Closed {
