@@ -69,13 +69,12 @@ impl<E: SocketEmitter> LocalNamespace for ClusterAdapter<E> {
             .packet(payload)
             .map(|packet| self.local.broadcast_with_ack(packet, opts, request.timeout));
         let count = started.as_ref().map_or(0, |(_, count)| *count);
-        hub.answer(
-            request.from,
-            &Envelope::AckCount {
-                request: request.id,
-                count,
-            },
-        );
+        // Not published from here: the acknowledgements that are there at once travel in the same frame.
+        let counted = Envelope::AckCount {
+            request: request.id,
+            count,
+        };
+        let _ = lane.push(None, &counted, false);
         if let Some((acks, 1..)) = started {
             let cancelled = hub.cancelled();
             let send = send_acks::<E>(hub.clone(), lane, request, Box::pin(acks));

@@ -2,7 +2,12 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -12,6 +17,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::sealed::{Publishing, Sealed};
 use crate::{
     error::{Error, ErrorKind, Result},
     id::NodeId,
@@ -46,9 +52,59 @@ pub(crate) struct Batch {
     pub(crate) waiters: Vec<Waiter>,
 }
 
+/// The lane's only batch, taken by a caller instead of by the writer, which sleeps: the caller publishes it from its own
+/// task and hands it over with [`Lane::started`].
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) batch: Batch,
+    pub(crate) writer: Sleeper,
+}
+
+/// The sleeping writer.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    pub(crate) waker: Waker,
+    /// The turn after which it fell asleep.
+    turn: u64,
+}
+
+/// What the writer finds at the beginning of a turn.
+pub(crate) enum Turn {
+    /// It may publish.
+    Free,
+    /// It may publish behind this frame, which a caller has published.
+    Started(Sealed, Publishing),
+    /// A caller is publishing at this moment; it will wake the writer.
+    Busy,
+}
+
+/// Publishing from a caller's task.
+#[derive(Default)]
+enum Inline {
+    #[default]
+    None,
+    Claimed,
+    Started(Sealed, Publishing),
+}
+
+/// The writer, seen from outside.
 #[derive(Debug, Default)]
+struct Sleep {
+    /// `None` while the writer is awake; it looks at everything before it sleeps.
+    waker: Option<Waker>,
+    /// Nothing is on its way and nothing keeps the writer from publishing.
+    idle: bool,
+    /// Counts the writer's turns.
+    turn: u64,
+    /// There is something to look at.
+    woken: bool,
+}
+
+#[derive(Default)]
 struct State {
     pending: VecDeque<Batch>,
+    writer: Sleep,
+    inline: Inline,
     /// Envelopes and bytes that are pending or on their way.
     envelopes: usize,
     bytes: usize,
@@ -60,7 +116,6 @@ struct State {
 }
 
 /// The sending side of one topic.
-#[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) topic: Topic,
     pub(crate) id: LaneId,
@@ -68,9 +123,9 @@ pub(crate) struct Lane {
     limits: BufferLimits,
     frame_bytes: usize,
     max_payload: usize,
+    /// The number of the next envelope. Only who may publish takes numbers: the writer or the owner of a claim.
+    next_seq: AtomicU64,
     state: Mutex<State>,
-    /// Wakes the writer.
-    wake: Notify,
     /// Wakes callers that wait for room or for the lane to settle.
     settled: Notify,
 }
@@ -91,8 +146,8 @@ impl Lane {
             // Room for the envelope that closes a frame, so that only a lone envelope can exceed the broker's limit.
             frame_bytes: frame_bytes.min(max_payload / 4 * 3),
             max_payload,
+            next_seq: AtomicU64::new(1),
             state: Mutex::default(),
-            wake: Notify::new(),
             settled: Notify::new(),
         }
     }
@@ -115,6 +170,59 @@ impl Lane {
         confirm: bool,
     ) -> Result<Push> {
         let mut state = self.lock();
+        let push = self.append(&mut state, only, envelope, confirm)?;
+        Self::wake(state);
+        Ok(push)
+    }
+
+    /// Offers one envelope. Never waits. With nothing on its way, the caller gets it back to publish it at once.
+    pub(crate) fn push_or_claim(
+        &self,
+        only: Option<NodeId>,
+        envelope: &Envelope,
+        confirm: bool,
+    ) -> Result<(Push, Option<Claim>)> {
+        let mut state = self.lock();
+        let push = self.append(&mut state, only, envelope, confirm)?;
+        if state.writer.idle
+            && state.pending.len() == 1
+            && let Some(waker) = state.writer.waker.clone()
+            && let Some(batch) = state.pending.pop_front()
+        {
+            state.writer.idle = false;
+            state.inline = Inline::Claimed;
+            let turn = state.writer.turn;
+            let writer = Sleeper { waker, turn };
+            return Ok((push, Some(Claim { batch, writer })));
+        }
+        Self::wake(state);
+        Ok((push, None))
+    }
+
+    /// Hands a claimed frame over to the writer; `settled` if its outcome is already there.
+    pub(crate) fn started(
+        &self,
+        writer: Sleeper,
+        sealed: Sealed,
+        publishing: Publishing,
+        settled: bool,
+    ) {
+        let mut state = self.lock();
+        state.inline = Inline::Started(sealed, publishing);
+        // Otherwise the outcome wakes it. One that came before now has woken it in vain.
+        if settled || state.writer.turn != writer.turn {
+            drop(state);
+            writer.waker.wake();
+        }
+    }
+
+    fn append(
+        &self,
+        state: &mut State,
+        only: Option<NodeId>,
+        envelope: &Envelope,
+        confirm: bool,
+    ) -> Result<Push> {
         if state.closed {
             return Err(Error::new(
                 ErrorKind::Closed,
@@ -170,9 +278,15 @@ impl Lane {
         state.envelopes += 1;
         state.bytes += added;
         state.taken += 1;
-        drop(state);
-        self.wake.notify_one();
         Ok(push)
+    }
+
+    fn wake(mut state: MutexGuard<'_, State>) {
+        state.writer.woken = true;
+        if let Some(writer) = state.writer.waker.take() {
+            drop(state);
+            writer.wake();
+        }
     }
 
     /// Waits until something settled since the future was made.
@@ -196,20 +310,69 @@ impl Lane {
 
     /// Asks the writer to tell peers where the lane stands.
     pub(crate) fn want_tail(&self) {
-        self.lock().tail_wanted = true;
-        self.wake.notify_one();
+        let mut state = self.lock();
+        state.tail_wanted = true;
+        Self::wake(state);
     }
 
     /// Takes nothing more; the writer ends when what was taken is settled.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
-        self.wake.notify_one();
+        let mut state = self.lock();
+        state.closed = true;
+        Self::wake(state);
+    }
+
+    /// The next `count` numbers; 0 on a lane that does not number its envelopes.
+    pub(crate) fn take_numbers(&self, count: u32) -> u64 {
+        if self.is_sequenced() {
+            self.next_seq.fetch_add(u64::from(count), Relaxed)
+        } else {
+            0
+        }
     }
 
     // What follows is for the writer.
 
-    pub(crate) async fn woken(&self) {
-        self.wake.notified().await;
+    /// Begins a turn of the writer; until it sleeps, nobody else publishes.
+    pub(crate) fn begin_turn(&self) -> Turn {
+        let mut state = self.lock();
+        state.writer = Sleep {
+            turn: state.writer.turn + 1,
+            ..Sleep::default()
+        };
+        match std::mem::take(&mut state.inline) {
+            Inline::None => Turn::Free,
+            Inline::Started(sealed, publishing) => Turn::Started(sealed, publishing),
+            Inline::Claimed => {
+                state.inline = Inline::Claimed;
+                Turn::Busy
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do. While the writer is `idle`, callers may publish.
+    pub(crate) fn poll_woken(&self, cx: &Context<'_>, idle: bool) -> Poll<()> {
+        let mut state = self.lock();
+        if state.writer.woken || matches!(state.inline, Inline::Started(..)) {
+            return Poll::Ready(());
+        }
+        let writer = &mut state.writer;
+        writer.idle = idle;
+        match &mut writer.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => writer.waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Sets the number of the next envelope, before the writer's first turn.
+    pub(crate) fn continue_from(&self, number: u64) {
+        self.next_seq.store(number, Relaxed);
+    }
+
+    /// The number of the next envelope.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next_seq.load(Relaxed)
     }
 
     pub(crate) fn take_batch(&self) -> Option<Batch> {
@@ -252,6 +415,12 @@ impl Lane {
     /// When the oldest pending batch was begun.
     pub(crate) fn oldest(&self) -> Option<Instant> {
         self.lock().pending.front().map(|batch| batch.since)
+    }
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lane({})", self.topic)
     }
 }
 

@@ -23,6 +23,7 @@ mod query;
 mod reader;
 mod receive;
 mod requests;
+mod sealed;
 mod shared;
 mod writer;
 
@@ -279,7 +280,7 @@ impl Hub {
     /// Answers a peer. What does not fit is dropped: the peer's request times out and names us.
     pub(crate) fn answer(self: &Arc<Self>, node: NodeId, envelope: &Envelope) {
         if let Some(lane) = self.answer_lane(node) {
-            let _ = lane.push(None, envelope, false);
+            let _ = self.push(&lane, None, envelope, false);
         }
     }
 

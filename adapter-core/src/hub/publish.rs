@@ -1,13 +1,25 @@
 //! How an operation enters a lane: the outage policy, back-pressure and confirmation.
 
-use std::time::Duration;
+use std::{
+    future::{Future as _, ready},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::{
     sync::oneshot,
+    task::unconstrained,
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{Hub, Namespace, lane::Push, writer::publish_error};
+use super::{
+    Hub, Namespace,
+    lane::{Claim, Lane, Push},
+    sealed::Sealed,
+    writer::publish_error,
+};
 use crate::{
     config::{OutagePolicy, PublishMode},
     error::{ErrorKind, Result},
@@ -57,7 +69,7 @@ impl Hub {
         envelope: &Envelope,
     ) -> Offer {
         let confirm = self.shared.config.publish_mode == PublishMode::Confirmed;
-        match namespace.lane.push(only, envelope, confirm) {
+        match self.push(&namespace.lane, only, envelope, confirm) {
             Ok(Push::Queued) => {
                 self.shared.counters.envelopes_queued.inc();
                 Offer::Done(Ok(()))
@@ -85,6 +97,40 @@ impl Hub {
             Offer::Wait => self.refuse(ErrorKind::Full),
             offer => offer,
         }
+    }
+
+    /// Puts an envelope into a lane. With nothing on its way there it is published from here, which saves the way through
+    /// the writer's task.
+    pub(crate) fn push(
+        &self,
+        lane: &Arc<Lane>,
+        only: Option<NodeId>,
+        envelope: &Envelope,
+        confirm: bool,
+    ) -> Result<Push> {
+        let (push, claim) = lane.push_or_claim(only, envelope, confirm)?;
+        if let Some(claim) = claim {
+            self.publish_claimed(lane, claim);
+        }
+        Ok(push)
+    }
+
+    fn publish_claimed(&self, lane: &Arc<Lane>, claim: Claim) {
+        let sealed = Sealed::new(&self.shared, lane, claim.batch);
+        // The caller may be outside of any runtime, but transports have timers.
+        let _runtime = self.runtime.enter();
+        let mut publishing = sealed.publish(&self.shared, lane);
+        let mut writer = Context::from_waker(&claim.writer.waker);
+        // Whatever of its budget the caller's task has used up, the frame is handed over now.
+        let polled = pin!(unconstrained(&mut publishing)).poll(&mut writer);
+        let settled = match polled {
+            Poll::Ready(result) => {
+                publishing = Box::pin(ready(result));
+                true
+            }
+            Poll::Pending => false,
+        };
+        lane.started(claim.writer, sealed, publishing, settled);
     }
 
     fn refuse(&self, kind: ErrorKind) -> Offer {

@@ -1,8 +1,7 @@
 //! The writer of one lane: numbers frames, keeps a few on their way, resends what has no known outcome, in order.
 
-use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::poll_fn, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use tokio::{
     sync::watch,
@@ -12,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
-    lane::{Batch, Lane, Waiter},
+    lane::{Lane, Turn, Waiter},
+    sealed::{Publishing, Sealed, head},
     shared::Shared,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     error::{Error, ErrorKind, Outcome, Result},
     events::ClusterEvent,
     transport::{Receipt, Topic},
-    wire::{FrameHead, FrameKind},
+    wire::FrameKind,
 };
 
 /// How often an idle lane repeats where it stands after its last frame: a lost last frame is found by the next one, and
@@ -31,24 +31,6 @@ const TAIL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Waits between attempts while the link is up but refuses frames.
 const RETRY_FLOOR: Duration = Duration::from_millis(50);
 const RETRY_CEILING: Duration = Duration::from_secs(1);
-
-type Publishing = Pin<Box<dyn Future<Output = Result<Receipt>> + Send>>;
-
-/// A frame that has its numbers and is not settled yet.
-struct Sealed {
-    payload: Bytes,
-    seq: u64,
-    count: u32,
-    /// Bytes of the envelopes, as the lane counts them.
-    bytes: usize,
-    since: Instant,
-    waiters: Vec<Waiter>,
-    /// Some attempt may have reached the broker.
-    maybe_sent: bool,
-    last_error: ErrorKind,
-    /// It was given up and only withdraws its numbers.
-    void: bool,
-}
 
 /// The last number that this node gave out on a topic. It outlives the writer: a namespace that is deleted and added again
 /// goes on with its numbers, or peers would take its messages for repetitions.
@@ -61,7 +43,6 @@ pub(crate) struct Writer {
     cancel: CancellationToken,
     /// Where the numbers of the lane's topic stand; held while this writer runs.
     numbers: Arc<Numbers>,
-    next_seq: u64,
     /// Not settled, lowest number first; never more than `in_flight`.
     window: VecDeque<Sealed>,
     /// One future per front element of the window.
@@ -85,7 +66,6 @@ impl Writer {
             live,
             cancel,
             numbers: Arc::default(),
-            next_seq: 1,
             window: VecDeque::new(),
             publishing: FuturesOrdered::new(),
             failures: 0,
@@ -109,9 +89,9 @@ impl Writer {
             () = cancel.cancelled() => return self.give_up_everything(),
             last = numbers.lock() => last,
         };
-        self.next_seq = *last + 1;
+        self.lane.continue_from(*last + 1);
         self.write().await;
-        *last = self.next_seq - 1;
+        *last = self.lane.next_number() - 1;
     }
 
     async fn write(&mut self) {
@@ -119,32 +99,34 @@ impl Writer {
         let cancel = self.cancel.clone();
         let mut has_reader = true;
         loop {
+            let busy = self.begin_turn();
             self.expire();
             let live = *self.live.borrow_and_update();
             if !has_reader && !live {
                 // Nobody will say when the topic delivers again: better a loss told twice than a writer that never ends.
                 self.window.retain(|sealed| !sealed.void);
             }
-            if live {
+            if live && !busy {
                 self.publish_more();
                 if self.window.is_empty() {
                     self.publish_tail_if_due().await;
                 }
             }
-            if self.window.is_empty() && lane.is_drained() {
+            if self.window.is_empty() && !busy && lane.is_drained() {
                 if self.tails_left > 0 && live {
                     self.publish_tail().await;
                 }
                 return;
             }
             let wake_at = self.next_wake(live);
+            let idle = live && !busy && self.window.is_empty() && self.retry_at.is_none();
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
                 Some(result) = self.publishing.next(), if !self.publishing.is_empty() => {
                     self.settle_front(result);
                 }
-                () = lane.woken() => {}
+                () = poll_fn(|cx| lane.poll_woken(cx, idle)) => {}
                 changed = self.live.changed(), if has_reader => {
                     // Without the reader the namespace is gone; what the lane still holds goes out all the same.
                     has_reader = changed.is_ok();
@@ -154,6 +136,19 @@ impl Writer {
             }
         }
         self.give_up_everything();
+    }
+
+    /// Takes over a frame that a caller has published. Returns whether a caller is just about to publish one.
+    fn begin_turn(&mut self) -> bool {
+        match self.lane.begin_turn() {
+            Turn::Free => false,
+            Turn::Busy => true,
+            Turn::Started(sealed, publishing) => {
+                self.window.push_back(sealed);
+                self.publishing.push_back(publishing);
+                false
+            }
+        }
     }
 
     /// Fills the window: first what must be sent again, then what is waiting.
@@ -167,58 +162,17 @@ impl Writer {
             if sealed.maybe_sent {
                 self.shared.counters.frames_resent.inc();
             }
-            let publishing = self.publish(sealed.payload.clone());
+            let publishing = sealed.publish(&self.shared, &self.lane);
             self.publishing.push_back(publishing);
         }
         while self.window.len() < self.shared.config.in_flight {
             let Some(batch) = self.lane.take_batch() else {
                 return;
             };
-            let sealed = self.seal(batch);
-            let publishing = self.publish(sealed.payload.clone());
+            let sealed = Sealed::new(&self.shared, &self.lane, batch);
+            let publishing = sealed.publish(&self.shared, &self.lane);
             self.window.push_back(sealed);
             self.publishing.push_back(publishing);
-        }
-    }
-
-    fn publish(&self, payload: Bytes) -> Publishing {
-        let transport = self.shared.transport.clone();
-        let lane = self.lane.clone();
-        Box::pin(async move { transport.publish(&lane.topic, payload).await })
-    }
-
-    fn seal(&mut self, batch: Batch) -> Sealed {
-        let count = batch.buf.count();
-        let bytes = batch.bytes;
-        let seq = if self.lane.is_sequenced() {
-            let seq = self.next_seq;
-            self.next_seq += u64::from(count);
-            seq
-        } else {
-            0
-        };
-        let head = self.head(FrameKind::Data, seq, count);
-        Sealed {
-            payload: self.shared.wire.seal(batch.buf, head),
-            seq,
-            count,
-            bytes,
-            since: batch.since,
-            waiters: batch.waiters,
-            maybe_sent: false,
-            last_error: ErrorKind::LinkDown,
-            void: false,
-        }
-    }
-
-    fn head(&self, kind: FrameKind, seq: u64, count: u32) -> FrameHead {
-        FrameHead {
-            version: self.shared.emit_version(),
-            kind,
-            origin: self.shared.me,
-            lane: self.lane.id,
-            seq,
-            count,
         }
     }
 
@@ -289,7 +243,7 @@ impl Writer {
             return None;
         }
         self.unsent(count, bytes, waiters, kind);
-        let head = self.head(FrameKind::Void, sealed.seq, count);
+        let head = head(&self.shared, &self.lane, FrameKind::Void, sealed.seq, count);
         sealed.payload = self.shared.wire.seal(self.shared.wire.begin(), head);
         sealed.void = true;
         Some(sealed)
@@ -381,7 +335,13 @@ impl Writer {
         if !self.lane.is_sequenced() {
             return;
         }
-        let head = self.head(FrameKind::Tail, self.next_seq, 0);
+        let head = head(
+            &self.shared,
+            &self.lane,
+            FrameKind::Tail,
+            self.lane.next_number(),
+            0,
+        );
         let payload = self.shared.wire.seal(self.shared.wire.begin(), head);
         let publish = self.shared.transport.publish(&self.lane.topic, payload);
         let result = timeout(TAIL_TIMEOUT, publish).await;
@@ -392,6 +352,7 @@ impl Writer {
     }
 
     fn give_up_everything(&mut self) {
+        self.begin_turn();
         self.publishing = FuturesOrdered::new();
         while let Some(sealed) = self.window.pop_front() {
             if !sealed.void {
