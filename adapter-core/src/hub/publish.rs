@@ -160,7 +160,8 @@ impl Hub {
     async fn confirmed(&self, rx: oneshot::Receiver<Result<(), ErrorKind>>) -> Result<()> {
         match timeout(self.shared.config.publish_timeout, rx).await {
             Ok(Ok(result)) => result.map_err(publish_error),
-            Ok(Err(_)) => Err(publish_error(ErrorKind::Closed)),
+            // The writer went without a word, so nobody knows.
+            Ok(Err(_)) => Err(publish_error(ErrorKind::Interrupted)),
             Err(_) => Err(publish_error(ErrorKind::Timeout)),
         }
     }

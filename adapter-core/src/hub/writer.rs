@@ -232,17 +232,18 @@ impl Writer {
         }
         let (count, bytes) = (sealed.count, sealed.bytes);
         let waiters = std::mem::take(&mut sealed.waiters);
-        if !self.lane.is_sequenced() {
-            self.unsent(count, bytes, waiters, kind);
-            return None;
-        }
         if sealed.maybe_sent {
-            self.settle(count, bytes, waiters, kind);
-            self.tails_left = TAILS;
-            self.tail_at = Instant::now();
+            self.settle(count, bytes, waiters, in_doubt(kind));
+            if self.lane.is_sequenced() {
+                self.tails_left = TAILS;
+                self.tail_at = Instant::now();
+            }
             return None;
         }
         self.unsent(count, bytes, waiters, kind);
+        if !self.lane.is_sequenced() {
+            return None;
+        }
         let head = head(&self.shared, &self.lane, FrameKind::Void, sealed.seq, count);
         sealed.payload = self.shared.wire.seal(self.shared.wire.begin(), head);
         sealed.void = true;
@@ -351,23 +352,35 @@ impl Writer {
         }
     }
 
+    /// The end before everything was sent. What is on its way may arrive all the same, so it is not called unsent; peers
+    /// that miss it tell so.
     fn give_up_everything(&mut self) {
         self.begin_turn();
+        let on_their_way = self.publishing.len();
         self.publishing = FuturesOrdered::new();
-        while let Some(sealed) = self.window.pop_front() {
-            if !sealed.void {
-                self.unsent(
-                    sealed.count,
-                    sealed.bytes,
-                    sealed.waiters,
-                    ErrorKind::Closed,
-                );
+        for (i, sealed) in std::mem::take(&mut self.window).into_iter().enumerate() {
+            if sealed.void {
+                continue;
+            }
+            let (count, bytes) = (sealed.count, sealed.bytes);
+            if i < on_their_way || sealed.maybe_sent {
+                self.settle(count, bytes, sealed.waiters, ErrorKind::Interrupted);
+            } else {
+                self.unsent(count, bytes, sealed.waiters, ErrorKind::Closed);
             }
         }
         while let Some(batch) = self.lane.take_batch() {
             let (count, bytes) = (batch.buf.count(), batch.bytes);
             self.unsent(count, bytes, batch.waiters, ErrorKind::Closed);
         }
+    }
+}
+
+/// What to tell of a frame that may have been sent: never a kind that says it was not.
+fn in_doubt(kind: ErrorKind) -> ErrorKind {
+    match kind.outcome() {
+        Outcome::Unknown => kind,
+        Outcome::NotSent | Outcome::Rejected => ErrorKind::Interrupted,
     }
 }
 

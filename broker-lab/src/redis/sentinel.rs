@@ -232,10 +232,16 @@ impl RedisSentinel {
     }
 
     fn switched_from(&self, port: u16) -> Result<()> {
-        let port = port.to_string();
         agree("a new primary", || {
-            let mut named = self.sentinels.iter().map(named);
-            named.all(|named| named.is_some_and(|named| named != port))
+            let new = self.primary().ok().filter(|new| new.port() != port);
+            let port = new.map(|new| new.port().to_string());
+            // The one that leads the fail-over names the new primary before it has ended, and can name the old one again.
+            let settled = |sentinel: &Redis| {
+                let primary = sentinel.command(&["SENTINEL", "MASTER", NAME]);
+                let primary = primary.unwrap_or(Reply::Nil);
+                primary.field("port") == port.as_deref() && primary.field("flags") == Some("master")
+            };
+            new.is_some_and(|new| role(new, &["master"])) && self.sentinels.iter().all(settled)
         })
     }
 }

@@ -1,0 +1,105 @@
+//! A node that leaves says only what it knows of the messages that were still on their way.
+
+mod support;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use socketioxide_adapter_core::{
+    ClusterConfig, ClusterEvent, ErrorKind, Outcome, PublishMode, Result,
+    memory::{MemoryBus, MemoryTransport},
+    transport::{Capabilities, LinkWatch, Receipt, Subscription, Topic, Transport},
+};
+use socketioxide_core::adapter::CoreAdapter;
+use support::{Ack, Node, event, eventually, everyone, wire};
+use tokio::sync::watch;
+
+/// A transport whose payloads to namespaces arrive while their confirmations do not, once it is told to be silent.
+#[derive(Debug)]
+struct Silent {
+    inner: MemoryTransport,
+    silent: watch::Sender<bool>,
+}
+
+#[async_trait::async_trait]
+impl Transport for Silent {
+    fn name(&self) -> &'static str {
+        "silent"
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
+        let receipt = self.inner.publish(topic, payload).await;
+        if matches!(topic, Topic::Namespace(_)) {
+            let mut silent = self.silent.subscribe();
+            silent.wait_for(|silent| !silent).await.ok();
+        }
+        receipt
+    }
+    async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
+        self.inner.subscribe(topic).await
+    }
+    fn link(&self) -> LinkWatch {
+        self.inner.link()
+    }
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_on_its_way_at_the_end_is_not_called_unsent() {
+    let bus = MemoryBus::new();
+    let silent = Arc::new(Silent {
+        inner: bus.connect(),
+        silent: watch::Sender::new(false),
+    });
+    let config = ClusterConfig::default().with_publish_mode(PublishMode::Confirmed);
+    let leaving = Node::over(silent.clone(), config);
+    let staying = Node::new(bus.connect(), ClusterConfig::default());
+    let (sending, _) = leaving.namespace("/").await;
+    let (_receiving, sockets) = staying.namespace("/").await;
+    let sid = sockets.add(Ack::Never);
+    eventually("they know each other", || {
+        leaving.cluster.nodes().len() == 1
+    })
+    .await;
+    let mut events = leaving.cluster.events();
+    silent.silent.send_replace(true);
+    let call = tokio::spawn(async move { sending.broadcast(event("/", "late"), everyone()).await });
+    eventually("it arrives", || sockets.received(sid) == [wire("late")]).await;
+    let _ = leaving.cluster.shutdown().await;
+    let error = call.await.unwrap().unwrap_err();
+    assert!(!error.to_string().contains("shut down"), "{error}");
+    while let Some(event) = events.next().await {
+        assert!(!matches!(event, ClusterEvent::Unsent { .. }), "{event:?}");
+    }
+    assert_eq!(leaving.cluster.stats().envelopes_unsent, 0);
+    assert_eq!(ErrorKind::Interrupted.outcome(), Outcome::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_namespace_has_taken_is_sent_although_it_is_left() {
+    let bus = MemoryBus::new();
+    let leaving = Node::new(bus.connect(), ClusterConfig::default());
+    let staying = Node::new(bus.connect(), ClusterConfig::default());
+    let (sending, _) = leaving.namespace("/").await;
+    let (_receiving, sockets) = staying.namespace("/").await;
+    let sid = sockets.add(Ack::Never);
+    eventually("they know each other", || {
+        leaving.cluster.nodes().len() == 1
+    })
+    .await;
+    let words: Vec<_> = (0..1_000).map(|number| number.to_string()).collect();
+    for word in &words {
+        let sent = sending.broadcast(event("/", word), everyone()).await;
+        sent.unwrap();
+    }
+    sending.close().await.unwrap();
+    leaving.cluster.shutdown().await.unwrap();
+    eventually("all arrive", || sockets.received(sid).len() >= words.len()).await;
+    let expected: Vec<_> = words.iter().map(|word| wire(word)).collect();
+    assert_eq!(sockets.received(sid), expected);
+}
