@@ -68,6 +68,8 @@ use crate::{
 
 /// Answer lanes at the same time; more requesters than that are not served.
 const MAX_ANSWER_LANES: usize = 4096;
+/// Longest wait for the broker to take the goodbye of this node.
+const BYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a node that left stays known, so that late frames of it are recognised.
 const TOMBSTONE: Duration = Duration::from_secs(600);
 /// The wire versions this node reads.
@@ -324,7 +326,8 @@ impl Hub {
             namespace.lane.close();
         }
         let _ = self.cluster_lane.push(None, &Envelope::Bye, false);
-        let _ = timeout_at(deadline, self.cluster_lane.flush()).await;
+        // Said even if the flush has used up the time: peers would count this node in until they take it for dead.
+        let _ = timeout(BYE_TIMEOUT, self.cluster_lane.flush()).await;
         self.cancel.cancel();
         self.tasks.close();
         // The tasks end at their next poll; the bound guards against a transport that blocks one.

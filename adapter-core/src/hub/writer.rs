@@ -260,8 +260,8 @@ impl Writer {
 
     fn unsent(&self, count: u32, bytes: usize, waiters: Vec<Waiter>, kind: ErrorKind) {
         self.settle(count, bytes, waiters, kind);
-        self.shared.counters.envelopes_unsent.add(u64::from(count));
         if let Topic::Namespace(namespace) = &self.lane.topic {
+            self.shared.counters.envelopes_unsent.add(u64::from(count));
             warn!(%namespace, count, reason = ?kind, "messages not sent");
             self.shared.emit(ClusterEvent::Unsent {
                 namespace: namespace.clone(),
