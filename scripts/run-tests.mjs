@@ -9,9 +9,11 @@ import { basename, dirname } from "node:path";
 import { createInterface } from "node:readline";
 
 const selection = ["--workspace", "--all-features"];
+/** Longest time for one program. A test that waits for ever is a failure, not a reason to wait for ever. */
+const limit = 15 * 60_000;
 const jobs = Number(process.argv[2] ?? Math.max(2, availableParallelism()));
 /** Long ones first, so that none of them runs alone at the end. */
-const slow = ["conformance", "faults", "mutants", "simulation", "outages"];
+const slow = ["simulation", "mutants", "conformance", "outages"];
 
 const ended = (child) => new Promise((resolve, reject) => child.once("error", reject).once("close", (code) => resolve(code ?? 1)));
 
@@ -42,20 +44,27 @@ async function run({ executable, name, folder }) {
   });
   const output = [];
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (data) => output.push(data));
+  const late = setTimeout(() => child.kill("SIGABRT"), limit);
   const code = await ended(child);
-  const seconds = ((performance.now() - began) / 1000).toFixed(1);
-  console.log(`\n     Running ${basename(folder)}: ${name} (${seconds} s${code ? `, ended with ${code}` : ""})`);
+  clearTimeout(late);
+  const seconds = Math.round((performance.now() - began) / 1000);
+  const end = child.signalCode === "SIGABRT" && seconds * 1000 >= limit ? ", ended because it took too long" : code ? `, ended with ${code}` : "";
+  const title = `${basename(folder)}: ${name} (${seconds} s${end})`;
+  console.log(`\n     Running ${title}`);
   process.stdout.write(Buffer.concat(output));
-  return code;
+  return { title, seconds, failed: code !== 0 };
 }
 
 const programs = await build();
 if (programs.length === 0) throw new Error("cargo built no test");
-let failed = 0;
+const results = [];
 const worker = async () => {
-  for (let program = programs.shift(); program; program = programs.shift()) failed += (await run(program)) ? 1 : 0;
+  for (let program = programs.shift(); program; program = programs.shift()) results.push(await run(program));
 };
 await Promise.all(Array.from({ length: jobs }, worker));
 const documentation = await ended(spawn("cargo", ["test", ...selection, "--doc"], { stdio: "inherit" }));
-if (failed) console.error(`${failed} test programs failed`);
-process.exitCode = failed || documentation ? 1 : 0;
+console.log("\nThe longest:");
+for (const { title } of results.sort((a, b) => b.seconds - a.seconds).slice(0, 10)) console.log(`  ${title}`);
+const failed = results.filter((result) => result.failed);
+if (failed.length) console.log(`\nFailed:\n${failed.map(({ title }) => `  ${title}`).join("\n")}`);
+process.exitCode = failed.length || documentation ? 1 : 0;

@@ -139,6 +139,8 @@ pub(crate) async fn run(role: Role) {
         Kind::SioRedis => serve(&role, node::sio_redis(&role).await).await,
         Kind::SioFred => serve(&role, node::fred(&role).await).await,
         Kind::RawRedis => serve(&role, node::raw_redis(&role).await).await,
+        Kind::RawNats => serve(&role, node::raw_nats(&role).await).await,
+        Kind::RawAmqp => serve(&role, node::raw_amqp(&role).await).await,
         Kind::Node { .. } => answer(&Answer::Failed("runs in Node.js".to_owned())),
     }
 }
@@ -202,11 +204,12 @@ struct Tally {
 
 impl Tally {
     async fn send<N: Node>(&self, node: &N, shape: Shape) {
+        let count = node.batch();
         match node.send(shape.message()).await {
-            Ok(()) => self.sent.fetch_add(1, Relaxed),
+            Ok(()) => self.sent.fetch_add(count, Relaxed),
             Err(error) => {
                 let _ = self.error.set(error);
-                self.failed.fetch_add(1, Relaxed)
+                self.failed.fetch_add(count, Relaxed)
             }
         };
     }

@@ -82,6 +82,13 @@ impl Heard {
         }
     }
 
+    /// A payload of so many messages of the same size.
+    pub(crate) fn frame(&self, payload: &[u8], batch: usize) {
+        for body in payload.chunks_exact((payload.len() / batch).max(1)) {
+            self.message(body);
+        }
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Acquire)
     }

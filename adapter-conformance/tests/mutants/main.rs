@@ -1,4 +1,4 @@
-//! Deliberately broken transports: the suite must catch each of them, in the right cases and in no others.
+//! Deliberately broken transports and cluster logic: the suite must catch each of them, in the right cases.
 #![allow(clippy::unwrap_used)] // a harness of its own is no `cfg(test)`
 
 mod bug;
@@ -40,22 +40,38 @@ fn main() -> ExitCode {
     let flaws = flaws.map(|(flaw, cases)| {
         Trial::test(format!("cluster::{flaw:?}"), move || try_flaw(*flaw, cases))
     });
-    libtest_mimic::run(&arguments, bugs.chain(flaws).collect()).exit_code()
+    let controls = [
+        Trial::test("None", || {
+            passes(&of_bug(Bug::None)?, "transport::", bug::EXPECTED)
+        }),
+        Trial::test("NoneWithALog", || {
+            passes(&of_bug(Bug::NoneWithALog)?, "transport::", bug::EXPECTED)
+        }),
+        Trial::test("cluster::None", || {
+            passes(&of_flaw(Flaw::None)?, "cluster::", flaw::EXPECTED)
+        }),
+    ];
+    let trials = bugs.chain(flaws).chain(controls).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// A transport with a bug must fail exactly these cases about transports.
-fn try_bug(bug: Bug, expected: &[&str]) -> Result<(), Failed> {
-    let suite = suite(MutantLab::new(bug, Duration::from_secs(3)))?;
-    // It measures the memory of the process, which others use here: tried only where it must fail.
-    let skips = |name: &str| name == ALONE && !expected.contains(&ALONE);
-    judge(&suite, "transport::", expected, skips)
+fn try_bug(bug: Bug, cases: &[&str]) -> Result<(), Failed> {
+    fails(&of_bug(bug)?, "transport::", cases)
 }
 
-/// Cluster logic with a flaw must fail exactly these cases about clusters.
-fn try_flaw(flaw: Flaw, expected: &[&str]) -> Result<(), Failed> {
-    let suite = suite(MutantLab::new(Bug::None, Duration::from_secs(6)))?
-        .with_sabotage(move |transport| Arc::new(Sabotage::new(flaw, transport)));
-    judge(&suite, "cluster::", expected, |_| false)
+fn try_flaw(flaw: Flaw, cases: &[&str]) -> Result<(), Failed> {
+    fails(&of_flaw(flaw)?, "cluster::", cases)
+}
+
+/// The suite on a transport with a bug.
+fn of_bug(bug: Bug) -> Result<Suite, Failed> {
+    suite(MutantLab::new(bug, Duration::from_secs(3)))
+}
+
+/// The suite on cluster logic with a flaw.
+fn of_flaw(flaw: Flaw) -> Result<Suite, Failed> {
+    let suite = suite(MutantLab::new(Bug::None, Duration::from_secs(6)))?;
+    Ok(suite.with_sabotage(move |transport| Arc::new(Sabotage::new(flaw, transport))))
 }
 
 fn suite(lab: MutantLab) -> Result<Suite, Failed> {
@@ -64,31 +80,33 @@ fn suite(lab: MutantLab) -> Result<Suite, Failed> {
     Ok(suite.map_err(|error| error.to_string())?)
 }
 
-fn judge(
-    suite: &Suite,
-    level: &str,
-    expected: &[&str],
-    skips: impl Fn(&str) -> bool,
-) -> Result<(), Failed> {
-    let mut failed = BTreeSet::new();
+/// All of the cases must fail.
+fn fails(suite: &Suite, level: &str, cases: &[&str]) -> Result<(), Failed> {
+    let catches = |case: &str| {
+        let name = format!("{level}{case}");
+        Suite::names().any(|known| known == name) && matches!(suite.run(&name), Outcome::Failed(_))
+    };
+    let missed: Vec<_> = cases.iter().filter(|case| !catches(case)).collect();
+    match missed.is_empty() {
+        true => Ok(()),
+        false => Err(format!("not caught by {missed:?}").into()),
+    }
+}
+
+/// All cases that catch some mutant must pass without it, though on the same detours.
+fn passes<M>(suite: &Suite, level: &str, mutants: &[(M, &[&str])]) -> Result<(), Failed> {
+    let cases = mutants.iter().flat_map(|(_, cases)| *cases);
+    let cases: BTreeSet<_> = cases.filter(|case| **case != ALONE).collect();
     let mut report = String::new();
-    for name in Suite::names() {
-        let Some(short) = name.strip_prefix(level).filter(|short| !skips(short)) else {
-            continue;
-        };
-        if let Outcome::Failed(reason) = suite.run(name) {
-            failed.insert(short);
-            report.push_str(&format!("  {short}: {reason}\n"));
+    for case in cases {
+        if let Outcome::Failed(reason) = suite.run(&format!("{level}{case}")) {
+            report.push_str(&format!("  {case}: {reason}\n"));
         }
     }
-    if failed == expected.iter().copied().collect() {
-        return Ok(());
+    match report.is_empty() {
+        true => Ok(()),
+        false => Err(format!("failed without a mistake:\n{report}").into()),
     }
-    let missed: Vec<_> = expected
-        .iter()
-        .filter(|name| !failed.contains(*name))
-        .collect();
-    Err(format!("not caught by {missed:?}; failed:\n{report}").into())
 }
 
 struct MutantLab {

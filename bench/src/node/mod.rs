@@ -2,18 +2,23 @@
 
 mod adapter;
 mod emitter;
-mod raw;
+mod raw_amqp;
+mod raw_nats;
+mod raw_redis;
 
 use std::{future::Future, sync::Arc};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use socketioxide_core::Value;
 
 pub(crate) use self::{
     adapter::{fred, ours, sio_redis},
-    raw::raw_redis,
+    raw_amqp::raw_amqp,
+    raw_nats::raw_nats,
+    raw_redis::raw_redis,
 };
-use crate::heard::Heard;
+use crate::{heard::Heard, message::body};
 
 /// What carries the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +34,10 @@ pub(crate) enum Kind {
     SioFred,
     /// redis-rs without any adapter: one PUBLISH for each message.
     RawRedis,
+    /// async-nats without any adapter.
+    RawNats,
+    /// lapin without any adapter, with publisher confirms.
+    RawAmqp,
     /// A Node.js server: `bench/peers/peer.mjs`.
     Node {
         /// With this adapter.
@@ -58,6 +67,8 @@ pub(crate) struct Role {
     pub(crate) namespaces: usize,
     /// Sockets of each in its first namespace.
     pub(crate) sockets: usize,
+    /// Messages in a payload of a bare client.
+    pub(crate) batch: usize,
     pub(crate) count_allocations: bool,
 }
 
@@ -69,6 +80,7 @@ impl Role {
             nodes: 1,
             namespaces: 1,
             sockets: 0,
+            batch: 1,
             count_allocations: false,
         }
     }
@@ -109,6 +121,11 @@ pub(crate) trait Node: Send + Sync + 'static {
         async { Err("not supported".to_owned()) }
     }
 
+    /// Messages that one call of [`send`](Self::send) carries.
+    fn batch(&self) -> u64 {
+        1
+    }
+
     /// Messages that this node knows to be lost and has told the application.
     fn reported(&self) -> u64 {
         0
@@ -119,6 +136,11 @@ pub(crate) trait Node: Send + Sync + 'static {
 pub(crate) struct Nodes<N> {
     pub(crate) nodes: Vec<Arc<N>>,
     pub(crate) heard: Arc<Heard>,
+}
+
+/// A payload of so many messages, as a bare client would send a batch of them.
+fn frame(message: &Value, batch: usize) -> Bytes {
+    body(message).repeat(batch).into()
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -1,6 +1,7 @@
 //! What is measured, and of whom.
 
 mod allocations;
+mod brokers;
 mod bursts;
 mod latency;
 mod memory;
@@ -34,6 +35,7 @@ pub(crate) enum Scenario {
     Allocations,
     Memory,
     Scaling,
+    Brokers,
 }
 
 impl Scenario {
@@ -46,6 +48,7 @@ impl Scenario {
             Self::Allocations => "allocations",
             Self::Memory => "memory",
             Self::Scaling => "scaling",
+            Self::Brokers => "brokers",
         }
     }
 
@@ -59,12 +62,13 @@ impl Scenario {
             Self::Allocations => allocations::run(bench),
             Self::Memory => memory::run(bench),
             Self::Scaling => scaling::run(bench),
+            Self::Brokers => brokers::run(bench),
         }
     }
 }
 
 /// Time of one scenario in a quick run; all of them take less than three minutes.
-const QUICK: Duration = Duration::from_secs(18);
+const QUICK: Duration = Duration::from_secs(16);
 
 /// Somebody who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +107,8 @@ pub(crate) const RAW_REDIS: Subject = Subject::new("redis-rs alone", Kind::RawRe
 pub(crate) const NODE_CLASSIC: Subject = node("Node.js classic", NodeAdapter::Classic);
 pub(crate) const NODE_SHARDED: Subject = node("Node.js sharded", NodeAdapter::Sharded);
 pub(crate) const NODE_STREAMS: Subject = node("Node.js streams", NodeAdapter::Streams);
+pub(crate) const RAW_NATS: Subject = Subject::new("async-nats alone", Kind::RawNats);
+pub(crate) const RAW_AMQP: Subject = Subject::new("lapin alone", Kind::RawAmqp);
 const BEFORE: [Subject; 2] = [
     Subject::before("queued, before", OURS_QUEUED),
     Subject::before("confirmed, before", OURS_CONFIRMED),
@@ -241,9 +247,13 @@ impl Bench {
     pub(crate) fn pair(&self, subject: Subject, count_allocations: bool) -> Result<Pair> {
         let mut role = Role::new(subject.kind, self.broker.url());
         role.count_allocations = count_allocations;
+        self.pair_of(subject, &role)
+    }
+
+    fn pair_of(&self, subject: Subject, role: &Role) -> Result<Pair> {
         Ok(Pair {
             receiver: self.child(subject, &role.clone().with_sockets(1))?,
-            publisher: self.child(subject, &role)?,
+            publisher: self.child(subject, role)?,
         })
     }
 }
