@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Stall(bool),
     /// How much memory the process has.
     Memory,
+    /// Where the server listens.
+    Port,
 }
 
 /// How to broadcast.
@@ -122,6 +124,7 @@ pub(crate) enum Answer {
         nanos: u64,
         latency: Latency,
     },
+    Port(u16),
     Memory {
         /// Resident, and the most that ever was, in bytes.
         now: u64,
@@ -141,6 +144,9 @@ pub(crate) async fn run(role: Role) {
         Kind::RawRedis => serve(&role, node::raw_redis(&role).await).await,
         Kind::RawNats => serve(&role, node::raw_nats(&role).await).await,
         Kind::RawAmqp => serve(&role, node::raw_amqp(&role).await).await,
+        Kind::Server { ours: true } => serve(&role, node::our_server(&role).await).await,
+        Kind::Server { ours: false } => serve(&role, node::sio_redis_server(&role).await).await,
+        Kind::Clients => serve(&role, node::clients(&role).await).await,
         Kind::Node { .. } => answer(&Answer::Failed("runs in Node.js".to_owned())),
     }
 }
@@ -186,6 +192,7 @@ async fn serve<N: Node>(role: &Role, nodes: Result<Nodes<N>>) {
                 Answer::Ready
             }
             Command::Memory => memory(),
+            Command::Port => Answer::Port(nodes.nodes[0].port()),
         });
     }
 }

@@ -80,6 +80,13 @@ pub(crate) fn body(value: &Value) -> &[u8] {
     }
 }
 
+/// The text of a message without the event around it, for servers that put it there themselves.
+pub(crate) fn text_of(value: &Value) -> &str {
+    let text = std::str::from_utf8(body(value)).unwrap_or_default();
+    let text = text.strip_prefix(BEFORE).unwrap_or(text);
+    text.strip_suffix(AFTER).unwrap_or(text)
+}
+
 /// When the message with this body was made.
 pub(crate) fn made_at(body: &[u8]) -> Option<u64> {
     // An encoded packet starts with its type.

@@ -133,9 +133,14 @@ impl<A: CoreAdapter<Emitter>> Node for Server<A> {
     }
 
     fn reported(&self) -> u64 {
-        self.cluster.as_ref().map_or(0, |cluster| {
-            let stats = cluster.stats();
-            stats.envelopes_lost + stats.envelopes_unsent
-        })
+        reported(self.cluster.as_ref())
     }
+}
+
+/// Messages that a node of ours has told to be lost.
+pub(super) fn reported(cluster: Option<&Cluster>) -> u64 {
+    cluster.map_or(0, |cluster| {
+        let stats = cluster.stats();
+        stats.envelopes_lost + stats.envelopes_unsent
+    })
 }

@@ -1,10 +1,12 @@
 //! One server of a cluster, in each of the ways that are compared.
 
 mod adapter;
+mod clients;
 mod emitter;
 mod raw_amqp;
 mod raw_nats;
 mod raw_redis;
+mod server;
 
 use std::{future::Future, sync::Arc};
 
@@ -14,9 +16,11 @@ use socketioxide_core::Value;
 
 pub(crate) use self::{
     adapter::{fred, ours, sio_redis},
+    clients::clients,
     raw_amqp::raw_amqp,
     raw_nats::raw_nats,
     raw_redis::raw_redis,
+    server::{our_server, sio_redis_server},
 };
 use crate::{heard::Heard, message::body};
 
@@ -38,6 +42,13 @@ pub(crate) enum Kind {
     RawNats,
     /// lapin without any adapter, with publisher confirms.
     RawAmqp,
+    /// A whole server for real clients.
+    Server {
+        /// With this project's adapter, or with socketioxide-redis.
+        ours: bool,
+    },
+    /// Clients of the server at the URL.
+    Clients,
     /// A Node.js server: `bench/peers/peer.mjs`.
     Node {
         /// With this adapter.
@@ -119,6 +130,11 @@ pub(crate) trait Node: Send + Sync + 'static {
     /// `io.emit_with_ack(..)`; how many answered.
     fn ack(&self, _message: Value) -> impl Future<Output = Result<usize>> + Send {
         async { Err("not supported".to_owned()) }
+    }
+
+    /// Where it listens, if it does.
+    fn port(&self) -> u16 {
+        0
     }
 
     /// Messages that one call of [`send`](Self::send) carries.

@@ -3,6 +3,7 @@
 mod allocations;
 mod brokers;
 mod bursts;
+mod clients;
 mod latency;
 mod memory;
 mod requests;
@@ -36,6 +37,7 @@ pub(crate) enum Scenario {
     Memory,
     Scaling,
     Brokers,
+    Clients,
 }
 
 impl Scenario {
@@ -49,6 +51,7 @@ impl Scenario {
             Self::Memory => "memory",
             Self::Scaling => "scaling",
             Self::Brokers => "brokers",
+            Self::Clients => "clients",
         }
     }
 
@@ -63,6 +66,7 @@ impl Scenario {
             Self::Memory => memory::run(bench),
             Self::Scaling => scaling::run(bench),
             Self::Brokers => brokers::run(bench),
+            Self::Clients => clients::run(bench),
         }
     }
 }
