@@ -110,7 +110,12 @@ pub(crate) async fn publish(node: &Node, topic: &Topic, payload: Bytes) -> Verdi
 pub(crate) async fn up_after(node: &Node, epoch: u64) -> Verdict {
     let mut link = node.link();
     let up = link.wait_for(|status| status.epoch > epoch && status.state == LinkState::Up);
-    let status = within(patience(), "a new session after the fault", up).await?;
+    let up = within(patience(), "a new session after the fault", up);
+    let status = up.await.map_err(|Failure(late)| {
+        let status = node.link().status();
+        let reason = status.reason.as_deref().unwrap_or("no reason");
+        Failure(format!("{late}: the link is {:?}, {reason}", status.state))
+    })?;
     ensure!(
         status.state == LinkState::Up,
         "the link closed instead of coming back: {:?}",

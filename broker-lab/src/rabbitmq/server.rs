@@ -2,8 +2,8 @@
 
 use std::{
     fmt, fs,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    io::{self, Write as _},
+    os::unix::{self, fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -122,8 +122,31 @@ impl RabbitMq {
         server.write("enabled_plugins", 0o600, "[].")?;
         server.write("rabbitmq.conf", 0o600, &server.config())?;
         fs::create_dir(server.data()).map_err(|error| Error::io("data", &error))?;
+        server.offer_no_plugins()?;
         server.restart()?;
         Ok(server)
+    }
+
+    /// Makes a folder of plugins with nothing in it but the core of the server, where its settings are described. A server
+    /// reads all that is offered to it at each start, used or not, which takes as long as the rest of the start.
+    fn offer_no_plugins(&self) -> Result<()> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => Error::missing(Path::new(SCRIPTS), INSTALL),
+            _ => Error::io("plugins", &error),
+        };
+        // A link into the folder of the installed version, `…/sbin/rabbitmq-server`.
+        let script = Path::new(SCRIPTS).join("rabbitmq-server");
+        let script = script.canonicalize().map_err(failed)?;
+        let plugins = script.with_file_name("../plugins");
+        let offered = self.path("plugins");
+        fs::create_dir(&offered).map_err(failed)?;
+        for plugin in fs::read_dir(&plugins).map_err(failed)? {
+            let name = plugin.map_err(failed)?.file_name();
+            if name.as_encoded_bytes().starts_with(b"rabbit-") {
+                unix::fs::symlink(plugins.join(&name), offered.join(&name)).map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// The port on 127.0.0.1; the same after every restart.
@@ -169,7 +192,9 @@ impl RabbitMq {
             .env("RUNNING_UNDER_SYSTEMD", "true")
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "+S 1:1 -start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
+                // One thread that does not spin while it waits: the machine has others to serve.
+                "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none \
+                 -start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
             );
         let mut process = Process::spawn(command, INSTALL, &self.path("server.log"))?;
         process
@@ -287,6 +312,7 @@ impl RabbitMq {
             .env("RABBITMQ_PID_FILE", self.path("pid"))
             .env("RABBITMQ_MNESIA_BASE", self.data())
             .env("RABBITMQ_LOG_BASE", self.path("log"))
+            .env("RABBITMQ_PLUGINS_DIR", self.path("plugins"))
             .env(
                 "RABBITMQ_ENABLED_PLUGINS_FILE",
                 self.path("enabled_plugins"),
