@@ -128,6 +128,11 @@ pub(crate) fn from_lapin(step: Step, address: &Address, error: &lapin::Error) ->
     step.error(kind, format!("{address}: {what}"))
 }
 
+/// Whether the broker says that what was asked for is not there, or not yet.
+pub(crate) fn is_not_found(error: &lapin::Error) -> bool {
+    matches!(error.kind(), Lapin::ProtocolError(no) if *no.kind() == AMQPErrorKind::Soft(Soft::NOTFOUND))
+}
+
 /// What an error code of the broker means.
 fn answer(step: Step, error: &AMQPError) -> (ErrorKind, &'static str) {
     match error.kind() {

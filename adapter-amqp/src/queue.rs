@@ -2,9 +2,8 @@
 
 use futures_util::future::try_join_all;
 use lapin::{
-    Channel, ErrorKind as Lapin,
+    Channel,
     options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
-    protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable, ShortString},
 };
 use socketioxide_adapter_core::transport::{Continuity, LossCause};
@@ -12,7 +11,7 @@ use socketioxide_adapter_core::transport::{Continuity, LossCause};
 use crate::{
     config::Source,
     connection::Connection,
-    keys,
+    error, keys,
     session::{Reader, prefetch},
     transport::Shared,
 };
@@ -86,7 +85,9 @@ impl Queue {
             channel,
             consumer,
             replay_until: None,
-            wait_for: Some(fence),
+            // A queue that was kept takes what is published already. Its fence comes after all that was missed, which is as
+            // slow as those who read it.
+            wait_for: (!kept).then_some(fence),
         };
         Ok((queue, reader))
     }
@@ -133,14 +134,8 @@ async fn exists(connection: &Connection, name: &ShortString) -> lapin::Result<bo
     let found = channel.queue_declare(name.clone(), options, FieldTable::default());
     match found.await {
         Ok(_) => Ok(true),
-        Err(error) => match error.kind() {
-            Lapin::ProtocolError(no)
-                if *no.kind() == AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) =>
-            {
-                Ok(false)
-            }
-            _ => Err(error),
-        },
+        Err(error) if error::is_not_found(&error) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

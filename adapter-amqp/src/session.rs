@@ -35,7 +35,7 @@ use crate::{
     keys,
     publisher::Call,
     queue::Queue,
-    stream,
+    stream::{self, Position},
     transport::Shared,
 };
 
@@ -43,6 +43,9 @@ use crate::{
 const PREFETCH: u16 = 500;
 /// Messages acknowledged at once, well below the above.
 const BATCH: usize = 200;
+/// How long a reader that stands still may hold up all the others of this node, where the broker keeps what waits. With a
+/// heartbeat before that and one after it, less than the 7 s after which the other nodes would be taken for dead.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// How often a session looks for dropped subscriptions and for signs of life.
 const TICK: Duration = Duration::from_millis(500);
 /// A connection is dead after so many ticks in a row without a byte: 2 to 2.5 s. Ticks are counted, not time: if this
@@ -208,10 +211,13 @@ impl Session<'_> {
             for delivery in batch {
                 let delivery = delivery?;
                 last = delivery.delivery_tag;
-                let offset = self.shared.cursor.advance(&delivery);
-                let replayed =
-                    replay_until.is_some_and(|until| offset.is_some_and(|offset| offset < until));
-                hand_out(self.shared, delivery, replayed);
+                let position = Position::of(&delivery);
+                let replayed = replay_until
+                    .zip(position.as_ref())
+                    .is_some_and(|(until, position)| position.offset < until);
+                hand_out(self.shared, delivery, replayed).await;
+                // Not before: what a session has not handed out when it ends, the next one reads again.
+                self.shared.cursor.advance(position);
             }
             channel
                 .basic_ack(last, BasicAckOptions { multiple: true })
@@ -342,14 +348,16 @@ impl Session<'_> {
     }
 }
 
-/// Hands a message to those who want it.
-pub(crate) fn hand_out(shared: &Shared, delivery: Delivery, replayed: bool) {
+/// Hands a message to those who want it. Waits for readers that have no room, for a while.
+pub(crate) async fn hand_out(shared: &Shared, delivery: Delivery, replayed: bool) {
     let Some(token) = keys::token(&delivery) else {
         return;
     };
     if token != shared.fence {
         let token = token.to_owned();
-        shared.topics.receive(&token, delivery.data, replayed);
+        for full in shared.topics.receive(&token, delivery.data, replayed) {
+            full.wait(PATIENCE).await;
+        }
     } else if let Some(fence) = fence_number(&delivery) {
         shared.topics.came_back(fence);
     }

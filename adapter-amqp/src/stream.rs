@@ -4,7 +4,10 @@
 //! has not reached yet it waits. So every session looks for the end first, where it puts a fence, and then reads the last
 //! message that it had, the **anchor**, once more: if it is the first to come, nothing is missing.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::StreamExt as _;
 use lapin::{
@@ -14,16 +17,20 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 use socketioxide_adapter_core::transport::{Continuity, LossCause};
+use tokio::time::sleep;
 
 use crate::{
     config::Source,
     connection::Connection,
-    keys,
+    error, keys,
     session::{Reader, fence_number, hand_out, prefetch},
     transport::Shared,
 };
 
 const OFFSET: &str = "x-stream-offset";
+/// How often a stream that the server does not find is asked for again, and how long after.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The last message that was read; outlives the sessions.
 #[derive(Debug, Default)]
@@ -31,14 +38,15 @@ pub(crate) struct Cursor(Mutex<Option<Position>>);
 
 /// A message of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Position {
-    offset: i64,
+pub(crate) struct Position {
+    pub(crate) offset: i64,
     /// Tells the message from another that has its offset in a stream that was made anew.
     id: String,
 }
 
 impl Position {
-    fn of(delivery: &Delivery) -> Option<Self> {
+    /// Where a message is, if it comes from a stream.
+    pub(crate) fn of(delivery: &Delivery) -> Option<Self> {
         let Some(AMQPValue::LongLongInt(offset)) = keys::header(delivery, OFFSET) else {
             return None;
         };
@@ -51,12 +59,11 @@ impl Position {
 }
 
 impl Cursor {
-    /// Notes that a message was read. Returns its offset, if it comes from a stream.
-    pub(crate) fn advance(&self, delivery: &Delivery) -> Option<i64> {
-        let position = Position::of(delivery)?;
-        let offset = position.offset;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
-        Some(offset)
+    /// Notes that a message was read, if it comes from a stream.
+    pub(crate) fn advance(&self, position: Option<Position>) {
+        if position.is_some() {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = position;
+        }
     }
 
     fn get(&self) -> Option<Position> {
@@ -68,15 +75,7 @@ impl Cursor {
 /// Declares the stream and reads on from the cursor; without one, from the end.
 pub(crate) async fn open(shared: &Shared, connection: &Connection) -> lapin::Result<Reader> {
     let name: ShortString = format!("{}.stream", shared.config.prefix).into();
-    let channel = connection.channel.clone();
-    let durable = QueueDeclareOptions {
-        durable: true,
-        ..QueueDeclareOptions::default()
-    };
-    let arguments = arguments(&shared.config.source);
-    channel
-        .queue_declare(name.clone(), durable, arguments)
-        .await?;
+    let channel = declare(connection, &name, &shared.config.source).await?;
     let (exchange, everything) = (shared.exchange.clone(), "#".into());
     let (options, none) = (QueueBindOptions::default(), FieldTable::default());
     channel
@@ -87,12 +86,11 @@ pub(crate) async fn open(shared: &Shared, connection: &Connection) -> lapin::Res
     // After the attachment, or it could be in a part of the stream before that.
     let fence = shared.topics.fence(&[]);
     shared.publisher.fence(&shared.fence, fence);
-    let (delivery, last) = loop {
+    let last = loop {
         let delivery = end.next().await?;
         let is_fence = keys::token(&delivery) == Some(shared.fence.as_str());
         if is_fence && fence_number(&delivery) == Some(fence) {
-            let position = Position::of(&delivery);
-            break (delivery, position.ok_or_else(no_stream)?);
+            break Position::of(&delivery).ok_or_else(no_stream)?;
         }
     };
     let anchor = shared.cursor.get();
@@ -101,7 +99,7 @@ pub(crate) async fn open(shared: &Shared, connection: &Connection) -> lapin::Res
             // The stream ends before the anchor: it is another one, or it was rolled back.
             shared.topics.resume(lost(LossCause::Reset));
         }
-        shared.cursor.advance(&delivery);
+        shared.cursor.advance(Some(last));
         shared.topics.came_back(fence);
         return Ok(end.reader(None));
     };
@@ -128,10 +126,35 @@ pub(crate) async fn open(shared: &Shared, connection: &Connection) -> lapin::Res
         } else {
             LossCause::Reset
         }));
-        shared.cursor.advance(&delivery);
-        hand_out(shared, delivery, first.offset < last.offset);
+        hand_out(shared, delivery, first.offset < last.offset).await;
+        shared.cursor.advance(Some(first));
     }
     Ok(resumed.reader(Some(last.offset)))
+}
+
+/// Declares the stream. A server that has just started takes connections before it has its streams again, so that it is
+/// asked for a while. Returns the channel that was asked on: a "no" closes it.
+async fn declare(
+    connection: &Connection,
+    name: &ShortString,
+    source: &Source,
+) -> lapin::Result<Channel> {
+    let durable = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let mut left = TRIES;
+    loop {
+        let channel = connection.channel().await?;
+        let declared = channel.queue_declare(name.clone(), durable, arguments(source));
+        match declared.await {
+            Ok(_) => return Ok(channel),
+            Err(error) if left == 0 || !error::is_not_found(&error) => return Err(error),
+            Err(_) => {}
+        }
+        left -= 1;
+        sleep(PAUSE).await;
+    }
 }
 
 /// How much is lost, only the numbers in the messages can tell.

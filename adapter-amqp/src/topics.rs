@@ -6,15 +6,23 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use socketioxide_adapter_core::{
     Result,
     transport::{BufferLimits, Continuity, Subscription, SubscriptionSender},
 };
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::timeout,
+};
 
 /// Tells a subscriber that the broker has the subscription; dropped if the session ends first.
 pub(crate) type Confirmation = oneshot::Receiver<()>;
@@ -53,7 +61,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Entry {
     standing: Standing,
-    /// Whether what was missed is worth having: it is for namespaces, but not for heartbeats and answers.
+    /// Whether the broker keeps what this node has not read, and it is worth having: it is for namespaces, but not for
+    /// heartbeats and answers.
     replays: bool,
     listeners: Vec<Listener>,
 }
@@ -74,6 +83,30 @@ struct Listener {
     sender: SubscriptionSender,
     /// Somebody waits for the first confirmation. `None`: it came, and the next one is a resumption.
     waiting: Option<oneshot::Sender<()>>,
+    stalled: Arc<AtomicBool>,
+}
+
+/// A payload for a reader that had no room for it.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Full {
+    payload: Bytes,
+    sender: SubscriptionSender,
+    /// Its reader let a deadline pass, and is not waited for until there is room again.
+    stalled: Arc<AtomicBool>,
+}
+
+impl Full {
+    /// Hands the payload over once there is room, or drops and counts it after `limit`.
+    pub(crate) async fn wait(self, limit: Duration) {
+        if timeout(limit, self.sender.push_wait(self.payload))
+            .await
+            .is_err()
+        {
+            self.sender.lagged(1);
+            self.stalled.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Topics {
@@ -103,7 +136,11 @@ impl Topics {
             let (tx, rx) = oneshot::channel();
             (Some(tx), Some(rx))
         };
-        entry.listeners.push(Listener { sender, waiting });
+        entry.listeners.push(Listener {
+            sender,
+            waiting,
+            stalled: Arc::default(),
+        });
         drop(state);
         self.changed.notify_one();
         Ok((subscription, confirmation))
@@ -242,23 +279,39 @@ impl Topics {
         })
     }
 
-    /// Hands out a payload. `replayed`: it was published while we were away.
-    pub(crate) fn receive(&self, token: &str, payload: Vec<u8>, replayed: bool) {
-        let mut state = self.lock();
-        let Some(entry) = state.topics.get_mut(token) else {
-            return;
+    /// Hands out a payload. `replayed`: it was published while we were away. Returns those who have to be waited for before
+    /// the next payload: the broker keeps it for them.
+    pub(crate) fn receive(&self, token: &str, payload: Vec<u8>, replayed: bool) -> Vec<Full> {
+        let state = self.lock();
+        let entry = state.topics.get(token);
+        let wanted =
+            |entry: &&Entry| entry.standing == Standing::Subscribed && (!replayed || entry.replays);
+        let Some(entry) = entry.filter(wanted) else {
+            return Vec::new();
         };
-        if entry.standing != Standing::Subscribed || (replayed && !entry.replays) {
-            return;
-        }
         let payload = Bytes::from(payload);
-        for listener in &entry.listeners {
-            listener.sender.push(payload.clone());
-        }
+        let full = |listener: &Listener| listener.receive(payload.clone(), entry.replays);
+        entry.listeners.iter().filter_map(full).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listener {
+    fn receive(&self, payload: Bytes, patient: bool) -> Option<Full> {
+        if !patient || self.stalled.load(Ordering::Relaxed) {
+            let stalled = !self.sender.push(payload);
+            self.stalled.store(stalled, Ordering::Relaxed);
+            return None;
+        }
+        let taken = self.sender.push_wait(payload.clone()).now_or_never();
+        taken.is_none().then(|| Full {
+            payload,
+            sender: self.sender.clone(),
+            stalled: self.stalled.clone(),
+        })
     }
 }
 

@@ -205,7 +205,7 @@ impl Transport for AmqpTransport {
     async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
         const STEP: Step = Step::Subscribe;
         let Shared { config, topics, .. } = &*self.shared;
-        let replays = matches!(topic, Topic::Namespace(_));
+        let replays = config.source.replays() && matches!(topic, Topic::Namespace(_));
         let added = topics.add(&topic.token(), replays, config.subscription_buffer);
         let (subscription, confirmation) = added.map_err(|phase| match phase {
             Phase::Closed => STEP.closed(),

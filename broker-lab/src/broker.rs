@@ -122,6 +122,9 @@ fn rabbitmq(scheme: &'static str, password: Option<&str>) -> Result<Box<dyn Brok
     if let Some(password) = password {
         builder = builder.user("lab", password);
     }
+    if scheme == "amqp+streams" {
+        builder = builder.streams();
+    }
     let broker = builder.start()?;
     Ok(Box::new(Named { scheme, broker }))
 }

@@ -17,7 +17,10 @@ use tokio::task::block_in_place;
 /// Runs the suite for nodes that read from `source`.
 pub(crate) fn main(source: Source) -> ExitCode {
     let lab = async || {
-        let server = RabbitMq::start()?;
+        let server = match source {
+            Source::Stream { .. } => RabbitMq::builder().streams().start()?,
+            _ => RabbitMq::start()?,
+        };
         Ok(RabbitLab { server, source })
     };
     socketioxide_adapter_conformance::main(lab)
