@@ -187,6 +187,7 @@ impl Cursors {
                 .retain(|listener| !listener.sender.is_closed());
             !cursor.listeners.is_empty()
         });
+        state.ask_together();
         let due = |cursor: &Cursor| {
             let from = match cursor.standing {
                 Standing::New => None,
@@ -340,6 +341,20 @@ impl State {
         self.cursors
             .iter_mut()
             .find(|cursor| cursor.number == number)
+    }
+
+    /// Lets listeners that wait for the end of the same log share one cursor: a thousand topics that start together in one
+    /// log are one question. Who comes after the question was sent needs another one, or hears what was before it.
+    fn ask_together(&mut self) {
+        let mut new: HashMap<Arc<[u8]>, Cursor> = HashMap::new();
+        let asking = |cursor: &mut Cursor| cursor.standing == Standing::New;
+        for cursor in self.cursors.extract_if(.., asking) {
+            match new.get_mut(&cursor.key) {
+                Some(first) => first.listeners.extend(cursor.listeners),
+                None => drop(new.insert(cursor.key.clone(), cursor)),
+            }
+        }
+        self.cursors.extend(new.into_values());
     }
 
     /// Hands the entries behind the cursor to its listeners. One that is full goes on alone.

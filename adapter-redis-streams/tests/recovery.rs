@@ -335,39 +335,3 @@ async fn logs_by_age_are_trimmed_by_the_servers_clock_and_losses_are_exact() {
     hears(&mut inbox, 10 + lost..said as u64).await;
     hears_nothing(&mut inbox, &talker).await;
 }
-
-#[tokio::test]
-async fn topics_that_share_logs_do_not_mix_and_come_back() {
-    let redis = durable();
-    let options = "?streams=2&ephemeral=log";
-    let talker = try_connect(&format!("{}{options}", redis.url()))
-        .await
-        .unwrap();
-    let (away, gate) = connect_gated(&redis, options).await;
-    let topics: Vec<_> = (0..8).map(|n| namespace(&format!("/{n}"))).collect();
-    let mut inboxes = Vec::new();
-    for topic in &topics {
-        inboxes.push(away.subscribe(topic).await.unwrap());
-    }
-    gate.shut();
-    down(&away).await;
-    for round in 0..50 {
-        for topic in &topics {
-            let payload = format!("{topic} {round}");
-            talker.publish(topic, payload.into()).await.unwrap();
-        }
-    }
-    gate.open();
-    up(&away, 2).await;
-    for (topic, inbox) in topics.iter().zip(&mut inboxes) {
-        assert!(matches!(
-            next(inbox).await,
-            Event::Resumed(Continuity::Unbroken { replayed: 1..=50 })
-        ));
-        for round in 0..50 {
-            assert_eq!(next(inbox).await, message(format!("{topic} {round}")));
-        }
-    }
-    // Two logs and the note about them, and nothing by Pub/Sub.
-    assert_eq!(redis.command(&["DBSIZE"]).unwrap().int(), Some(3));
-}

@@ -125,3 +125,11 @@ pub(crate) async fn hears_nothing(
         .unwrap();
     assert_eq!(next(subscription).await, message(fence));
 }
+
+/// How often the server has carried out `command`.
+pub(crate) fn calls(redis: &Redis, command: &str) -> u64 {
+    let stats = redis.command(&["INFO", "commandstats"]).unwrap();
+    let name = format!("cmdstat_{command}:calls=");
+    let calls = stats.text().unwrap().split(&name).nth(1);
+    calls.map_or(0, |calls| calls.split(',').next().unwrap().parse().unwrap())
+}
