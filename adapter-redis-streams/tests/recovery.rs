@@ -10,8 +10,6 @@ use socketioxide_adapter_core::transport::{
 use socketioxide_adapter_redis_streams::{RedisStreamsTransport, Retention};
 use socketioxide_broker_lab::Redis;
 
-const KEY: &str = "socketioxide:ns/chat";
-
 #[tokio::test]
 async fn a_thousand_missed_frames_come_back_in_order_and_once() {
     let redis = durable();

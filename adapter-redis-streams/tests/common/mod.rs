@@ -16,6 +16,9 @@ use socketioxide_broker_lab::Redis;
 /// No wait of a test is longer.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
+/// The key of the log of [`chat`].
+pub(crate) const KEY: &str = "socketioxide:ns/chat";
+
 pub(crate) const RESET: Event = Event::Resumed(Continuity::Lost {
     count: None,
     cause: LossCause::Reset,

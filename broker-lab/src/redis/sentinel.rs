@@ -169,14 +169,45 @@ impl RedisSentinel {
             .ok_or_else(|| Error::new("the sentinels do not agree on a primary"))
     }
 
-    /// Makes the replica the primary while both are alive, and waits until all sentinels know.
+    /// Waits until the replica has everything that the primary has now.
+    ///
+    /// # Errors
+    /// If that does not happen.
+    pub fn replicate(&self) -> Result<()> {
+        let primary = self.primary()?;
+        let replica = self.replica_of(primary)?;
+        let written = written(primary);
+        agree("a replica that has everything", || {
+            written.is_some() && received(replica) >= written
+        })
+    }
+
+    /// The server that is not the primary.
+    ///
+    /// # Errors
+    /// If there is no primary.
+    pub fn replica(&self) -> Result<&Redis> {
+        self.replica_of(self.primary()?)
+    }
+
+    fn replica_of(&self, primary: &Redis) -> Result<&Redis> {
+        let mut servers = self.servers.iter();
+        servers
+            .find(|server| server.port() != primary.port())
+            .ok_or_else(|| Error::new("there is no replica"))
+    }
+
+    /// Makes the replica the primary while both are alive, and waits until all sentinels and the old primary know. What
+    /// the replica has not yet received is lost: the old primary is not asked. See [`replicate`](Self::replicate).
     ///
     /// # Errors
     /// If that does not happen.
     pub fn fail_over(&self) -> Result<()> {
-        let before = self.primary()?.port();
+        let before = self.primary()?;
         self.sentinels[0].command(&["SENTINEL", "FAILOVER", NAME])?;
-        self.switched_from(before)
+        self.switched_from(before.port())?;
+        // Until then it takes what is published, and loses it.
+        agree("an old primary that knows", || role(before, &["slave"]))
     }
 
     /// Kills the primary (SIGKILL) and waits until all sentinels know the other one. [`heal`](Self::heal) brings it back.
@@ -214,7 +245,7 @@ impl RedisSentinel {
         let Ok(primary) = self.primary() else {
             return false;
         };
-        let Some(replica) = self.servers.iter().find(|it| it.port() != primary.port()) else {
+        let Ok(replica) = self.replica_of(primary) else {
             return false;
         };
         let port = primary.port().to_string();
@@ -227,7 +258,10 @@ impl RedisSentinel {
             let _ = replica.command(&["REPLICAOF", "127.0.0.1", &port]);
             return false;
         }
+        // One that has just connected receives nothing for a second, although both sides call it connected.
+        let written = written(primary);
         role(replica, &["slave", "127.0.0.1", &port, "connected"])
+            && received(replica) >= written
             && self.sentinels.iter().all(could_fail_over)
     }
 
@@ -250,6 +284,16 @@ impl RedisSentinel {
 fn named(sentinel: &Redis) -> Option<String> {
     let answer = sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]);
     Some(answer.ok()?.items()?.get(1)?.text()?.to_owned())
+}
+
+/// How many bytes a primary has given to its replicas.
+fn written(primary: &Redis) -> Option<i64> {
+    primary.command(&["ROLE"]).ok()?.items()?.get(1)?.int()
+}
+
+/// How many bytes of its primary's a replica has.
+fn received(replica: &Redis) -> Option<i64> {
+    replica.command(&["ROLE"]).ok()?.items()?.get(4)?.int()
 }
 
 /// Whether the answer to `ROLE` begins so; a number between the texts does not count.
