@@ -16,7 +16,10 @@ async fn fail_over(
     inbox: &mut Subscription,
 ) -> Vec<Event> {
     let old = node.link().status().epoch;
-    block_in_place(|| set.fail_over().unwrap());
+    block_in_place(|| {
+        set.fail_over().unwrap();
+        set.settle().unwrap();
+    });
     up(node, old + 1).await;
     let mut number = 1_000;
     // The first may still go to the old primary, which refuses it.

@@ -197,17 +197,25 @@ impl RedisSentinel {
             .ok_or_else(|| Error::new("there is no replica"))
     }
 
-    /// Makes the replica the primary while both are alive, and waits until all sentinels and the old primary know. What
-    /// the replica has not yet received is lost: the old primary is not asked. See [`replicate`](Self::replicate).
+    /// Makes the replica the primary while both are alive, and waits until all sentinels know. What the replica has not
+    /// yet received is lost, see [`replicate`](Self::replicate); the old primary is not asked, see [`settle`](Self::settle).
     ///
     /// # Errors
     /// If that does not happen.
     pub fn fail_over(&self) -> Result<()> {
-        let before = self.primary()?;
+        let before = self.primary()?.port();
         self.sentinels[0].command(&["SENTINEL", "FAILOVER", NAME])?;
-        self.switched_from(before.port())?;
-        // Until then it takes what is published, and loses it.
-        agree("an old primary that knows", || role(before, &["slave"]))
+        self.switched_from(before)
+    }
+
+    /// Waits until the old primary, too, knows of the [`fail_over`](Self::fail_over). Until then it takes what is published,
+    /// and loses it.
+    ///
+    /// # Errors
+    /// If that does not happen.
+    pub fn settle(&self) -> Result<()> {
+        let old = self.replica()?;
+        agree("an old primary that knows", || role(old, &["slave"]))
     }
 
     /// Kills the primary (SIGKILL) and waits until all sentinels know the other one. [`heal`](Self::heal) brings it back.
