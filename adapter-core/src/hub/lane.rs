@@ -64,7 +64,7 @@ pub(crate) struct Claim {
 #[derive(Debug)]
 pub(crate) struct Sleeper {
     pub(crate) waker: Waker,
-    /// The turn after which it fell asleep.
+    /// The count of its turns when it fell asleep.
     turn: u64,
 }
 
@@ -94,7 +94,7 @@ struct Sleep {
     waker: Option<Waker>,
     /// Nothing is on its way and nothing keeps the writer from publishing.
     idle: bool,
-    /// Counts the writer's turns.
+    /// Counts the writer's turns, and how often it looked in vain while a caller was publishing.
     turn: u64,
     /// There is something to look at.
     woken: bool,
@@ -356,8 +356,12 @@ impl Lane {
         if state.writer.woken || matches!(state.inline, Inline::Started(..)) {
             return Poll::Ready(());
         }
+        let claimed = matches!(state.inline, Inline::Claimed);
         let writer = &mut state.writer;
-        writer.idle = idle;
+        // What has woken the writer may be the outcome of the frame that a caller is about to hand over, and nothing else
+        // would wake it for that; so the caller learns that the writer has looked.
+        writer.turn += u64::from(claimed);
+        writer.idle = idle && !claimed;
         match &mut writer.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             None => writer.waker = Some(cx.waker().clone()),
@@ -448,3 +452,6 @@ fn payload_len(payload: &Payload) -> usize {
     let attachments = payload.attachments.iter().flatten().map(Bytes::len);
     payload.data.len() + attachments.sum::<usize>()
 }
+
+#[cfg(test)]
+mod tests;
