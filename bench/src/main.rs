@@ -20,6 +20,7 @@ mod process;
 mod results;
 mod scenarios;
 mod table;
+mod targets;
 
 use std::{
     fs,
@@ -138,6 +139,7 @@ fn compare(scenarios: &[Scenario], mut bench: Bench) -> Result<Results> {
         println!("{}", table::tables(&bench.results, scenario.title(), BASE));
         eprintln!("{} took {:.0?}", scenario.title(), start.elapsed());
     }
+    println!("\n**What is wanted**\n\n{}", targets::table(&bench.results));
     Ok(bench.results)
 }
 
@@ -148,6 +150,7 @@ fn show(results: &Path, plots: Option<&Path>) -> Result<()> {
     for scenario in Scenario::value_variants() {
         print!("{}", table::tables(&results, scenario.title(), BASE));
     }
+    println!("\n**What is wanted**\n\n{}", targets::table(&results));
     plots.map_or(Ok(()), |folder| plot::all(&results, folder))
 }
 
