@@ -178,8 +178,11 @@ impl Node {
         Self::over(transport.into(), config)
     }
     pub fn over(transport: Arc<dyn Transport>, config: ClusterConfig) -> Self {
+        Self::named(Uid::new(), transport, config)
+    }
+    pub fn named(uid: Uid, transport: Arc<dyn Transport>, config: ClusterConfig) -> Self {
         Self {
-            uid: Uid::new(),
+            uid,
             cluster: Cluster::new(transport, config).unwrap(),
             namespaces: Mutex::default(),
         }
