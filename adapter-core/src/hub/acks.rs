@@ -89,9 +89,10 @@ impl AckTracker {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::{collection::vec, prelude::*};
+mod model;
 
+#[cfg(test)]
+mod tests {
     use super::*;
 
     const NODES: u64 = 3;
@@ -163,58 +164,5 @@ mod tests {
         }
         let most = NODES * u64::from(MAX_ACKS_PER_NODE);
         assert_eq!((acks.remaining(), acks.is_done()), (most, false));
-    }
-
-    #[derive(Debug, Clone, Copy)]
-    enum Op {
-        Count(u64, u32),
-        Ack(u64, u64),
-        Gone(u64),
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        let n = 0..NODES + 1;
-        prop_oneof![
-            2 => (n.clone(), 0..4u32).prop_map(|(n, count)| Op::Count(n, count)),
-            6 => (n.clone(), 0..6u64).prop_map(|(n, sid)| Op::Ack(n, sid)),
-            1 => n.prop_map(Op::Gone),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn it_is_done_when_each_node_left_or_has_sent_what_it_announced(ops in vec(op(), 0..60)) {
-            let mut acks = tracker();
-            let mut counts = BTreeMap::new();
-            let mut delivered = BTreeSet::new();
-            let mut gone = BTreeSet::new();
-            for op in ops {
-                match op {
-                    Op::Count(n, count) => {
-                        acks.on_count(node(n), count);
-                        counts.entry(n).or_insert(count);
-                    }
-                    Op::Ack(n, socket) => {
-                        if acks.on_ack(node(n), sid(socket)) {
-                            prop_assert!(n < NODES && delivered.insert((n, socket)));
-                        }
-                    }
-                    Op::Gone(n) => {
-                        acks.on_node_gone(node(n));
-                        gone.insert(n);
-                    }
-                }
-                let left = |n: u64| {
-                    let sent = delivered.iter().filter(|(from, _)| *from == n).count();
-                    counts.get(&n).map(|&count| (count as usize).saturating_sub(sent))
-                };
-                let missing: Vec<u64> = (0..NODES).filter(|&n| left(n) != Some(0)).collect();
-                let waiting: Vec<u64> = missing.iter().copied().filter(|n| !gone.contains(n)).collect();
-                prop_assert_eq!(acks.is_done(), waiting.is_empty());
-                let remaining: usize = waiting.iter().filter_map(|&n| left(n)).sum();
-                prop_assert_eq!(acks.remaining(), remaining as u64);
-                prop_assert_eq!(acks.missing(), missing.into_iter().map(node).collect::<Vec<_>>());
-            }
-        }
     }
 }

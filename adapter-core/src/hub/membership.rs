@@ -326,4 +326,6 @@ impl Marks {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

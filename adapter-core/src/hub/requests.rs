@@ -99,9 +99,10 @@ impl<T> RequestTracker<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::{collection::vec, prelude::*};
+mod model;
 
+#[cfg(test)]
+mod tests {
     use super::*;
 
     const NODES: u64 = 4;
@@ -153,33 +154,5 @@ mod tests {
         let answers = request.finish();
         assert_eq!(answers.items, [(node(0), 'b')]);
         assert_eq!(answers.missing, []);
-    }
-
-    proptest! {
-        #[test]
-        fn the_first_end_of_each_node_counts(
-            events in vec((0..NODES + 2, any::<Option<u8>>()), 0..20),
-        ) {
-            let mut request = RequestTracker::new(expected());
-            let mut ends = BTreeMap::new();
-            for (n, answer) in events {
-                let is_first = n < NODES && !ends.contains_key(&n);
-                match answer {
-                    Some(answer) => prop_assert_eq!(request.on_answer(node(n), answer), is_first),
-                    None => request.on_node_gone(node(n)),
-                }
-                if is_first {
-                    ends.insert(n, answer);
-                }
-                prop_assert_eq!(request.is_done(), ends.len() as u64 == NODES);
-            }
-            let answers = request.finish();
-            for (node, answer) in &answers.items {
-                prop_assert!(ends.iter().any(|(&n, e)| (NodeId::numbered(n), *e) == (*node, Some(*answer))));
-            }
-            let dead = answers.missing.iter().filter(|(_, end)| *end == End::Dead).count();
-            prop_assert_eq!(dead, ends.values().filter(|end| end.is_none()).count());
-            prop_assert_eq!(answers.items.len() + answers.missing.len(), NODES as usize);
-        }
     }
 }

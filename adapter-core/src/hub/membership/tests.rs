@@ -1,6 +1,4 @@
-//! Single rules of membership, and a random history judged by what each node really did.
-
-use proptest::{collection::vec, prelude::*};
+//! Single rules of membership; `model` judges them all together on random histories.
 
 use super::*;
 use crate::wire::Namespaces;
@@ -270,82 +268,17 @@ fn nodes_and_marks_are_bounded_and_members_stay() {
     assert_eq!(cluster.ended.marked.len(), 1, "expired marks are swept");
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Op {
-    Presence(u64),
-    Frame(u64),
-    Bye(u64),
-    Link(bool),
-    Wait(u64),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let n = 1..4u64;
-    prop_oneof![
-        5 => n.clone().prop_map(Op::Presence),
-        3 => n.clone().prop_map(Op::Frame),
-        1 => n.prop_map(Op::Bye),
-        2 => prop::bool::weighted(0.7).prop_map(Op::Link),
-        6 => (0..4_000u64).prop_map(Op::Wait),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
-
-    /// The model: a node is in from its first presence until its goodbye, or until it and our link have left it unheard
-    /// for `dead_after`; after its goodbye it stays out.
-    #[test]
-    fn members_are_those_heard_lately(ops in vec(op(), 0..60)) {
-        let mut now = Instant::now();
-        let mut cluster = cluster(now);
-        let mut link_up = true;
-        // Last sign of life of the members, and who said goodbye.
-        let mut alive = BTreeMap::new();
-        let mut ended = Vec::new();
-        for op in ops {
-            match op {
-                Op::Presence(n) => {
-                    let changes = cluster.on_presence(now, node(n), presence());
-                    let is_new = !alive.contains_key(&n) && !ended.contains(&n);
-                    prop_assert_eq!(changes, Vec::from_iter(is_new.then_some(Change::Joined(node(n)))));
-                    if !ended.contains(&n) {
-                        alive.insert(n, now);
-                    }
-                }
-                Op::Frame(n) => {
-                    cluster.on_frame(now, node(n));
-                    alive.entry(n).and_modify(|seen| *seen = now);
-                }
-                Op::Bye(n) => {
-                    let changes = cluster.on_bye(now, node(n));
-                    prop_assert_eq!(changes.len(), usize::from(alive.remove(&n).is_some()));
-                    ended.push(n);
-                }
-                Op::Link(up) => {
-                    cluster.set_link(now, up);
-                    link_up = up;
-                    if up {
-                        alive.values_mut().for_each(|seen| *seen = now);
-                    }
-                }
-                Op::Wait(time) => {
-                    now += ms(time);
-                    for (at, change) in run_until(&mut cluster, now) {
-                        let Change::Left(dead, LeaveReason::Dead) = change else {
-                            panic!("{change:?}");
-                        };
-                        let n = *alive.keys().find(|&&n| node(n) == dead).unwrap();
-                        prop_assert!(link_up && alive[&n] + CONFIG.dead_after == at);
-                        alive.remove(&n);
-                    }
-                }
-            }
-            let members: Vec<NodeId> = cluster.members().map(|(&node, _)| node).collect();
-            prop_assert_eq!(members, alive.keys().map(|&n| node(n)).collect::<Vec<_>>());
-            prop_assert!(!link_up || alive.values().all(|&seen| now < seen + CONFIG.dead_after));
-        }
+#[test]
+fn a_second_presence_puts_the_verdict_off() {
+    let now = Instant::now();
+    let mut cluster = cluster(now);
+    cluster.on_presence(now, node(1), presence());
+    cluster.on_presence(now + ms(1), node(1), presence());
+    for wait in [305, 3_810] {
+        assert_eq!(run_until(&mut cluster, now + ms(wait)), []);
     }
+    let died = (now + ms(7_001), Change::Left(node(1), LeaveReason::Dead));
+    assert_eq!(run_until(&mut cluster, now + ms(7_001)), [died]);
 }
 
 #[test]
