@@ -1,8 +1,9 @@
 //! Reading from a queue of this node's own, which the exchange fills.
 
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, future::try_join_all};
 use lapin::{
-    Channel,
+    Channel, Consumer,
+    message::Delivery,
     options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
@@ -12,7 +13,8 @@ use crate::{
     config::Source,
     connection::Connection,
     error, keys,
-    session::{Reader, prefetch},
+    session::{PREFETCH, Reader, is_fence, prefetch, taken_away},
+    stream::Position,
     transport::Shared,
 };
 
@@ -42,7 +44,11 @@ impl Queue {
             format!("{node}.{:08x}", fastrand::u32(..)).into()
         };
         let resumes = durable && shared.link.watch().status().epoch > 0;
-        let kept = resumes && exists(connection, &name).await?;
+        let kept = if resumes {
+            length(connection, &name).await?
+        } else {
+            None
+        };
         let channel = connection.channel.clone();
         let options = QueueDeclareOptions {
             durable,
@@ -56,10 +62,7 @@ impl Queue {
             name,
             exchange: shared.exchange.clone(),
         };
-        if kept {
-            // How much was dropped from a full queue, the broker does not tell.
-            shared.topics.resume(Continuity::Unknown);
-        } else if resumes {
+        if resumes && kept.is_none() {
             let (count, cause) = (None, LossCause::Reset);
             shared.topics.forget(Continuity::Lost { count, cause });
         }
@@ -78,16 +81,21 @@ impl Queue {
             ..BasicConsumeOptions::default()
         };
         let name = queue.name.clone();
-        let consumer = channel
+        let mut consumer = channel
             .basic_consume(name, "".into(), options, FieldTable::default())
             .await?;
+        let first = match kept {
+            Some(length) => resume(shared, &mut consumer, length, fence).await?,
+            None => Vec::new(),
+        };
         let reader = Reader {
             channel,
             consumer,
+            first,
             replay_until: None,
             // A queue that was kept takes what is published already. Its fence comes after all that was missed, which is as
             // slow as those who read it.
-            wait_for: (!kept).then_some(fence),
+            wait_for: kept.is_none().then_some(fence),
         };
         Ok((queue, reader))
     }
@@ -124,8 +132,8 @@ impl Queue {
     }
 }
 
-/// Whether the broker has the queue. Asked on a channel of its own, which a "no" closes.
-async fn exists(connection: &Connection, name: &ShortString) -> lapin::Result<bool> {
+/// How many messages wait in the queue, if the broker has it. Asked on a channel of its own, which a "no" closes.
+async fn length(connection: &Connection, name: &ShortString) -> lapin::Result<Option<u32>> {
     let options = QueueDeclareOptions {
         passive: true,
         ..QueueDeclareOptions::default()
@@ -133,10 +141,40 @@ async fn exists(connection: &Connection, name: &ShortString) -> lapin::Result<bo
     let channel = connection.channel().await?;
     let found = channel.queue_declare(name.clone(), options, FieldTable::default());
     match found.await {
-        Ok(_) => Ok(true),
-        Err(error) if error::is_not_found(&error) => Ok(false),
+        Ok(queue) => Ok(Some(queue.message_count())),
+        Err(error) if error::is_not_found(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Reads up to the last message that was handed out, the **anchor**, which was never acknowledged: a full queue loses its
+/// oldest messages first, so that nothing is missing if the anchor is there. What was acknowledged, but the broker did not
+/// hear of it, comes before the anchor once more. Returns what else was read.
+async fn resume(
+    shared: &Shared,
+    consumer: &mut Consumer,
+    length: u32,
+    fence: u64,
+) -> lapin::Result<Vec<Delivery>> {
+    let anchor = shared.cursor.get();
+    let mut first = Vec::new();
+    while first.len() < PREFETCH.into() {
+        let delivery = consumer.next().await.ok_or_else(taken_away)??;
+        let is_end = is_fence(shared, &delivery, fence);
+        let is_anchor = anchor.as_ref() == Some(&Position::of(&delivery));
+        first.push(delivery);
+        if is_anchor {
+            let replayed = u64::from(length).saturating_sub(first.len() as u64);
+            shared.topics.resume(Continuity::Unbroken { replayed });
+            return Ok(Vec::new());
+        }
+        if is_end {
+            break;
+        }
+    }
+    let (count, cause) = (None, LossCause::Overflow);
+    shared.topics.resume(Continuity::Lost { count, cause });
+    Ok(first)
 }
 
 fn arguments(source: &Source) -> FieldTable {

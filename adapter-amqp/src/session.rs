@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::{
     StreamExt as _,
-    stream::{BoxStream, FuturesUnordered},
+    stream::{BoxStream, FuturesUnordered, iter, select_all},
 };
 use lapin::{
     Channel, Confirmation, Consumer, Event, ExchangeKind,
@@ -25,7 +25,7 @@ use socketioxide_adapter_core::{
 };
 use tokio::{
     sync::mpsc::UnboundedReceiver,
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Instant, Interval, MissedTickBehavior, interval, interval_at},
 };
 
 use crate::{
@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// Messages that the broker sends ahead of our acknowledgements.
-const PREFETCH: u16 = 500;
+pub(crate) const PREFETCH: u16 = 500;
 /// Messages acknowledged at once, well below the above.
 const BATCH: usize = 200;
 /// How long a reader that stands still may hold up all the others of this node, where the broker keeps what waits. With a
@@ -48,6 +48,9 @@ const BATCH: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(4);
 /// How often a session looks for dropped subscriptions and for signs of life.
 const TICK: Duration = Duration::from_millis(500);
+/// How often a node makes sure that it has something to read: RabbitMQ ends a consumer that holds one and the same message
+/// for half an hour (`consumer_timeout`), and the last message of a durable queue is held until there is another.
+const RENEWAL: Duration = Duration::from_secs(300);
 /// A connection is dead after so many ticks in a row without a byte: 2 to 2.5 s. Ticks are counted, not time: if this
 /// process itself stood still, that is one tick, and no proof against the broker.
 const SILENT_TICKS: u32 = 4;
@@ -56,6 +59,8 @@ const SILENT_TICKS: u32 = 4;
 pub(crate) struct Reader {
     pub(crate) channel: Channel,
     pub(crate) consumer: Consumer,
+    /// What was read from it already, but not handed out.
+    pub(crate) first: Vec<Delivery>,
     /// Up to this offset of the stream, what is read was published while we were away.
     pub(crate) replay_until: Option<i64>,
     /// The fence that must come back before the session is up.
@@ -181,6 +186,7 @@ impl Session<'_> {
             ..
         } = self.shared;
         let mut ticks = ticks();
+        let mut renewals = interval_at(Instant::now() + RENEWAL, RENEWAL);
         loop {
             let (unwanted, missing) = topics.differences();
             if let Some(queue) = queue {
@@ -193,6 +199,7 @@ impl Session<'_> {
             tokio::select! {
                 () = topics.changed() => {}
                 _ = ticks.tick() => {}
+                _ = renewals.tick() => publisher.fence(fence, topics.fence(&[])),
             }
         }
     }
@@ -202,29 +209,32 @@ impl Session<'_> {
         let Reader {
             channel,
             consumer,
+            first,
             replay_until,
             ..
         } = reader;
-        let mut batches = consumer.ready_chunks(BATCH);
+        // The broker hands a message that was not acknowledged to the next session: that is how it knows where it was.
+        let held = u64::from(matches!(self.shared.config.source, Source::Durable { .. }));
+        let first = iter(first).map(Ok);
+        let mut batches = first.chain(consumer).ready_chunks(BATCH);
         while let Some(batch) = batches.next().await {
             let mut last = 0;
             for delivery in batch {
                 let delivery = delivery?;
                 last = delivery.delivery_tag;
                 let position = Position::of(&delivery);
-                let replayed = replay_until
-                    .zip(position.as_ref())
-                    .is_some_and(|(until, position)| position.offset < until);
+                let replayed = replay_until.is_some_and(|until| position.offset < until);
                 hand_out(self.shared, delivery, replayed).await;
                 // Not before: what a session has not handed out when it ends, the next one reads again.
                 self.shared.cursor.advance(position);
             }
-            channel
-                .basic_ack(last, BasicAckOptions { multiple: true })
-                .await?;
+            // 0 would mean all.
+            if last > held {
+                let multiple = BasicAckOptions { multiple: true };
+                channel.basic_ack(last - held, multiple).await?;
+            }
         }
-        // The broker took the consumer away: the queue was deleted, or its node went down.
-        Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into())
+        Err(taken_away())
     }
 
     /// Brings publishes to their end.
@@ -265,7 +275,7 @@ impl Session<'_> {
 
     /// Follows what the broker says about the connections.
     async fn watch(&self, events: [BoxStream<'static, Event>; 2]) -> Result<Infallible> {
-        let mut events = futures_util::stream::select_all(events);
+        let mut events = select_all(events);
         while let Some(event) = events.next().await {
             match event {
                 Event::ConnectionBlocked(_) if self.is_up.load(Ordering::Relaxed) => self.block(),
@@ -363,9 +373,18 @@ pub(crate) async fn hand_out(shared: &Shared, delivery: Delivery, replayed: bool
     }
 }
 
-/// The number of a fence.
-pub(crate) fn fence_number(delivery: &Delivery) -> Option<u64> {
+/// Whether a message is this fence of this node.
+pub(crate) fn is_fence(shared: &Shared, delivery: &Delivery, number: u64) -> bool {
+    keys::token(delivery) == Some(shared.fence.as_str()) && fence_number(delivery) == Some(number)
+}
+
+fn fence_number(delivery: &Delivery) -> Option<u64> {
     str::from_utf8(&delivery.data).ok()?.parse().ok()
+}
+
+/// The broker took a consumer away: the queue or stream was deleted, or its node went down.
+pub(crate) fn taken_away() -> lapin::Error {
+    std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()
 }
 
 /// Says how far the broker may run ahead; also a question that it must answer.

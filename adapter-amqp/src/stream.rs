@@ -23,7 +23,7 @@ use crate::{
     config::Source,
     connection::Connection,
     error, keys,
-    session::{Reader, fence_number, hand_out, prefetch},
+    session::{Reader, hand_out, is_fence, prefetch, taken_away},
     transport::Shared,
 };
 
@@ -36,37 +36,36 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(crate) struct Cursor(Mutex<Option<Position>>);
 
-/// A message of the stream.
+/// A message of the stream or queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) offset: i64,
-    /// Tells the message from another that has its offset in a stream that was made anew.
+    /// Tells the message from others, also from one that has its offset in a stream that was made anew.
     id: String,
 }
 
 impl Position {
-    /// Where a message is, if it comes from a stream.
-    pub(crate) fn of(delivery: &Delivery) -> Option<Self> {
-        let Some(AMQPValue::LongLongInt(offset)) = keys::header(delivery, OFFSET) else {
-            return None;
+    /// Where a message is. In a queue, they all have offset 0.
+    pub(crate) fn of(delivery: &Delivery) -> Self {
+        let offset = match keys::header(delivery, OFFSET) {
+            Some(AMQPValue::LongLongInt(offset)) => *offset,
+            _ => 0,
         };
         let id = delivery.properties.message_id().as_ref();
-        Some(Self {
-            offset: *offset,
+        Self {
+            offset,
             id: id.map(ToString::to_string).unwrap_or_default(),
-        })
+        }
     }
 }
 
 impl Cursor {
-    /// Notes that a message was read, if it comes from a stream.
-    pub(crate) fn advance(&self, position: Option<Position>) {
-        if position.is_some() {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = position;
-        }
+    /// Notes that a message was read.
+    pub(crate) fn advance(&self, position: Position) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
     }
 
-    fn get(&self) -> Option<Position> {
+    pub(crate) fn get(&self) -> Option<Position> {
         let position = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         position.clone()
     }
@@ -88,9 +87,8 @@ pub(crate) async fn open(shared: &Shared, connection: &Connection) -> lapin::Res
     shared.publisher.fence(&shared.fence, fence);
     let last = loop {
         let delivery = end.next().await?;
-        let is_fence = keys::token(&delivery) == Some(shared.fence.as_str());
-        if is_fence && fence_number(&delivery) == Some(fence) {
-            break Position::of(&delivery).ok_or_else(no_stream)?;
+        if is_fence(shared, &delivery, fence) {
+            break Position::of(&delivery);
         }
     };
     let anchor = shared.cursor.get();
@@ -99,22 +97,21 @@ pub(crate) async fn open(shared: &Shared, connection: &Connection) -> lapin::Res
             // The stream ends before the anchor: it is another one, or it was rolled back.
             shared.topics.resume(lost(LossCause::Reset));
         }
-        shared.cursor.advance(Some(last));
+        shared.cursor.advance(last);
         shared.topics.came_back(fence);
         return Ok(end.reader(None));
     };
     drop(end);
     let offset = AMQPValue::LongLongInt(anchor.offset);
     let mut resumed = attach(connection, &name, offset).await?;
-    let first = loop {
+    let (delivery, first) = loop {
         let delivery = resumed.next().await?;
         // The broker may begin where the part of the stream begins that the offset is in.
-        let position = Position::of(&delivery).ok_or_else(no_stream)?;
+        let position = Position::of(&delivery);
         if position.offset >= anchor.offset {
             break (delivery, position);
         }
     };
-    let (delivery, first) = first;
     if first == anchor {
         // At most: the offsets have holes, and not all of it is for us.
         let replayed = (last.offset - anchor.offset - 1).unsigned_abs();
@@ -127,7 +124,7 @@ pub(crate) async fn open(shared: &Shared, connection: &Connection) -> lapin::Res
             LossCause::Reset
         }));
         hand_out(shared, delivery, first.offset < last.offset).await;
-        shared.cursor.advance(Some(first));
+        shared.cursor.advance(first);
     }
     Ok(resumed.reader(Some(last.offset)))
 }
@@ -186,7 +183,7 @@ async fn attach(
 
 impl Attached {
     async fn next(&mut self) -> lapin::Result<Delivery> {
-        let delivery = self.consumer.next().await.ok_or_else(no_stream)??;
+        let delivery = self.consumer.next().await.ok_or_else(taken_away)??;
         let one = BasicAckOptions::default();
         self.channel.basic_ack(delivery.delivery_tag, one).await?;
         Ok(delivery)
@@ -196,14 +193,11 @@ impl Attached {
         Reader {
             channel: self.channel,
             consumer: self.consumer,
+            first: Vec::new(),
             replay_until,
             wait_for: None,
         }
     }
-}
-
-fn no_stream() -> lapin::Error {
-    std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()
 }
 
 fn arguments(source: &Source) -> FieldTable {

@@ -3,7 +3,10 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     process::ExitCode,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,7 +24,11 @@ pub(crate) fn main(source: Source) -> ExitCode {
             Source::Stream { .. } => RabbitMq::builder().streams().start()?,
             _ => RabbitMq::start()?,
         };
-        Ok(RabbitLab { server, source })
+        Ok(RabbitLab {
+            server,
+            source,
+            retained: AtomicU64::new(0),
+        })
     };
     socketioxide_adapter_conformance::main(lab)
 }
@@ -29,9 +36,32 @@ pub(crate) fn main(source: Source) -> ExitCode {
 struct RabbitLab {
     server: RabbitMq,
     source: Source,
+    /// How many small payloads the queues and streams of the next clusters hold at least; 0 for the defaults.
+    retained: AtomicU64,
 }
 
 impl RabbitLab {
+    fn source(&self) -> Source {
+        let retained = self.retained.load(Ordering::Relaxed);
+        let mut source = self.source.clone();
+        if retained > 0 {
+            match &mut source {
+                // A small payload has 36 bytes.
+                Source::Exclusive { max_bytes } | Source::Durable { max_bytes, .. } => {
+                    *max_bytes = 60 * retained;
+                }
+                // In a stream, what it is published with is stored too. Only whole segments are deleted.
+                Source::Stream {
+                    max_bytes,
+                    segment_bytes,
+                    ..
+                } => (*max_bytes, *segment_bytes) = (800 * retained, 200 * retained),
+                _ => {}
+            }
+        }
+        source
+    }
+
     fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.server.port()).into()
     }
@@ -64,7 +94,7 @@ impl Lab for RabbitLab {
         let address = Address::new(endpoint.ip().to_string(), endpoint.port());
         let config = AmqpConfig::new(address)
             .with_prefix(prefix)
-            .with_source(self.source.clone());
+            .with_source(self.source());
         Ok(Arc::new(AmqpTransport::connect(config).await?))
     }
 }
@@ -78,10 +108,12 @@ impl Faults for RabbitLab {
             Ability::Freeze,
             Ability::Cut,
             Ability::Wipe,
+            Ability::Retain,
         ]
     }
 
     async fn restore(&self) -> LabResult {
+        self.retained.store(0, Ordering::Relaxed);
         block_in_place(|| {
             if self.server.is_running() {
                 return Ok(self.server.thaw()?);
@@ -123,5 +155,10 @@ impl Faults for RabbitLab {
             self.server.wipe()?;
             Ok(self.server.restart()?)
         })
+    }
+
+    async fn retain(&self, payloads: u64) -> LabResult {
+        self.retained.store(payloads, Ordering::Relaxed);
+        Ok(())
     }
 }
