@@ -12,13 +12,21 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use lapin::{Channel, Confirmation, options::BasicPublishOptions, types::ShortString};
-use socketioxide_adapter_core::{ErrorKind, Result, transport::Receipt};
+use socketioxide_adapter_core::{Error, ErrorKind, Result, transport::Receipt};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{
+        Semaphore,
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::timeout,
 };
 
 use crate::{config::AmqpConfig, error::Step, keys};
+
+const STEP: Step = Step::Publish;
+/// Fences that may be on their way besides the payloads. The session takes each up before it sends the next.
+const FENCES: usize = 16;
 
 /// The publishing channel of the present session, and how much waits to be confirmed on it.
 #[derive(Debug)]
@@ -49,7 +57,7 @@ enum Phase {
 #[derive(Debug, Clone)]
 struct Line {
     channel: Channel,
-    calls: mpsc::UnboundedSender<Call>,
+    calls: mpsc::Sender<Call>,
 }
 
 /// A publish that was handed to lapin, until the broker has confirmed it. The session drives it to its end even if nobody
@@ -93,7 +101,6 @@ impl Publisher {
         mandatory: bool,
         payload: Bytes,
     ) -> Result<Receipt> {
-        const STEP: Step = Step::Publish;
         let (bytes, most) = (payload.len(), config.max_payload);
         if bytes > most {
             let message = format!("{bytes} bytes, at most {most} are allowed");
@@ -109,14 +116,10 @@ impl Publisher {
             let (limits, waiting) = (config.publish_buffer, state.waiting);
             let fits = waiting < limits.messages && state.bytes + bytes <= limits.bytes;
             if waiting > 0 && !fits {
-                let message = format!(
-                    "{waiting} publishes ({} bytes) already wait to be confirmed",
-                    state.bytes
-                );
-                return Err(STEP.error(ErrorKind::Full, message));
+                return Err(full(&state));
             }
             let key = keys::routing_key(token);
-            self.start(&mut state, &line, key, token, mandatory, payload)
+            self.start(&mut state, &line, key, token, mandatory, payload)?
         };
         match timeout(config.timeout, outcome).await {
             Ok(Ok(outcome)) => outcome,
@@ -125,16 +128,17 @@ impl Publisher {
         }
     }
 
-    /// Publishes a fence, whatever the phase; nobody waits for its confirmation.
+    /// Publishes a fence, whatever the phase; nobody waits for its confirmation. Without a session, or room, there is none,
+    /// and who waits for it to come back waits until his deadline.
     pub(crate) fn fence(&self, key: &str, number: u64) {
         let mut state = self.lock();
         if let Some(line) = state.line.clone() {
             let payload = Bytes::from(number.to_string());
-            drop(self.start(&mut state, &line, key.into(), key, false, payload));
+            let _ = self.start(&mut state, &line, key.into(), key, false, payload);
         }
     }
 
-    /// Hands a message to lapin. The state is locked, so that lapin numbers messages in the order in which it sends them.
+    /// Hands a message to lapin, if there is room for its outcome. The state is locked, so that lapin numbers messages in the order in which it sends them.
     fn start(
         &self,
         state: &mut State,
@@ -143,7 +147,11 @@ impl Publisher {
         token: &str,
         mandatory: bool,
         payload: Bytes,
-    ) -> oneshot::Receiver<Result<Receipt>> {
+    ) -> Result<oneshot::Receiver<Result<Receipt>>> {
+        let room = calls.try_reserve().map_err(|error| match error {
+            TrySendError::Full(()) => full(state),
+            TrySendError::Closed(()) => STEP.down(),
+        })?;
         let bytes = payload.len();
         let number = self.messages.fetch_add(1, Ordering::Relaxed);
         let properties = keys::properties(token, format!("{:016x}-{number:x}", self.origin));
@@ -167,9 +175,8 @@ impl Publisher {
         state.waiting += 1;
         state.bytes += bytes;
         let ticket = Ticket { bytes, outcome };
-        // If the session has just ended, the call ends with it.
-        let _ = calls.send(Call { confirmed, ticket });
-        receiver
+        room.send(Call { confirmed, ticket });
+        Ok(receiver)
     }
 
     /// Notes that a call has come to its end, and tells who waits for it.
@@ -182,9 +189,9 @@ impl Publisher {
     }
 
     /// Takes the channel of a new session. Only fences are published until [`open`](Self::open).
-    pub(crate) fn attach(&self, channel: Channel) -> mpsc::UnboundedReceiver<Call> {
-        // Bounded by `publish_buffer`.
-        let (calls, receiver) = mpsc::unbounded_channel();
+    pub(crate) fn attach(&self, config: &AmqpConfig, channel: Channel) -> mpsc::Receiver<Call> {
+        let room = config.publish_buffer.messages.saturating_add(FENCES);
+        let (calls, receiver) = mpsc::channel(room.min(Semaphore::MAX_PERMITS));
         self.lock().line = Some(Line { channel, calls });
         receiver
     }
@@ -214,4 +221,9 @@ impl Publisher {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn full(State { waiting, bytes, .. }: &State) -> Error {
+    let message = format!("{waiting} publishes ({bytes} bytes) already wait to be confirmed");
+    STEP.error(ErrorKind::Full, message)
 }

@@ -24,7 +24,7 @@ use socketioxide_adapter_core::{
     transport::{Continuity, Receipt, SessionUp},
 };
 use tokio::{
-    sync::mpsc::UnboundedReceiver,
+    sync::mpsc::Receiver,
     time::{Instant, Interval, MissedTickBehavior, interval, interval_at},
 };
 
@@ -90,7 +90,7 @@ pub(crate) async fn run(shared: Arc<Shared>, up: SessionUp) -> Error {
     let events = [publishing.events(), subscribing.events()];
     let (received, subscriber) = (subscribing.received.clone(), subscribing.channel.clone());
     let publisher = &publishing.channel;
-    let calls = shared.publisher.attach(publisher.clone());
+    let calls = shared.publisher.attach(config, publisher.clone());
     let ended = tokio::select! {
         ended = session.serve(publisher, &mut subscribing, up) => ended,
         ended = session.confirm(calls) => ended,
@@ -238,7 +238,7 @@ impl Session<'_> {
     }
 
     /// Brings publishes to their end.
-    async fn confirm(&self, mut calls: UnboundedReceiver<Call>) -> Result<Infallible> {
+    async fn confirm(&self, mut calls: Receiver<Call>) -> Result<Infallible> {
         let mut open = FuturesUnordered::new();
         loop {
             let (ticket, confirmation) = tokio::select! {
