@@ -21,6 +21,7 @@ pub(super) fn count(books: &Books) -> Counts {
             Attempt::Unknown => &mut counts.unknown,
         } += 1;
     }
+    counts.withdrawn = books.withdrawn.values().sum();
     counts
 }
 
@@ -29,8 +30,18 @@ pub(super) fn judge(books: &Books) -> Judgement {
         counts: count(books),
         ..Judgement::default()
     };
+    for (what, measure) in &books.measures {
+        if measure.value > measure.bound {
+            judgement.violations.push(Violation {
+                invariant: Invariant::Bounded,
+                receiver: what.clone(),
+                count: 1,
+                example: format!("{} is more than {}", measure.value, measure.bound),
+            });
+        }
+    }
     for (name, receiver) in &books.receivers {
-        let mut trial = Trial::new(name, &books.attempts, receiver);
+        let mut trial = Trial::new(name, books, receiver);
         trial.hear_arrivals();
         trial.hear_losses();
         trial.hear_alarms();
@@ -150,6 +161,7 @@ impl<'a> Reports<'a> {
 struct Trial<'a> {
     name: &'a str,
     attempts: &'a BTreeMap<Entry, Record>,
+    withdrawn: &'a BTreeMap<Lane, u64>,
     receiver: &'a Receiver,
     reports: Reports<'a>,
     /// The first arrival of each entry, by its place among all events.
@@ -164,10 +176,11 @@ struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    fn new(name: &'a str, attempts: &'a BTreeMap<Entry, Record>, receiver: &'a Receiver) -> Self {
+    fn new(name: &'a str, books: &'a Books, receiver: &'a Receiver) -> Self {
         Self {
             name,
-            attempts,
+            attempts: &books.attempts,
+            withdrawn: &books.withdrawn,
             receiver,
             reports: Reports::read(receiver),
             arrived: BTreeMap::new(),
@@ -195,6 +208,22 @@ impl<'a> Trial<'a> {
         violation.count += count;
     }
 
+    /// What became of an attempt, from where the receiver is: next to the publisher it arrives in any case.
+    fn attempt(&self, entry: Entry, record: &Record) -> Attempt {
+        match self.receiver.beside == Some(entry.publisher) {
+            true => Attempt::Accepted,
+            false => record.attempt,
+        }
+    }
+
+    /// How many of a lane were not sent after all, and so are missing here without a word.
+    fn withdrawn(&self, lane: Lane) -> u64 {
+        match self.receiver.beside == Some(lane.0) {
+            true => 0,
+            false => self.withdrawn.get(&lane).copied().unwrap_or_default(),
+        }
+    }
+
     /// I1, I2, I3 and I6.
     fn hear_arrivals(&mut self) {
         let mut highest: BTreeMap<Lane, u64> = BTreeMap::new();
@@ -204,7 +233,8 @@ impl<'a> Trial<'a> {
             }
         }
         for (place, entry) in self.receiver.arrivals() {
-            match self.attempts.get(&entry).map(|record| record.attempt) {
+            let record = self.attempts.get(&entry);
+            match record.map(|record| self.attempt(entry, record)) {
                 None => {
                     self.accuse(Invariant::OnlyAttempted, 1, || {
                         format!("{entry:?} was never attempted")
@@ -245,7 +275,8 @@ impl<'a> Trial<'a> {
             if self.arrived.contains_key(&entry) {
                 continue;
             }
-            if matches!(record.attempt, Attempt::Accepted | Attempt::Unknown) {
+            let attempt = self.attempt(entry, record);
+            if matches!(attempt, Attempt::Accepted | Attempt::Unknown) {
                 *self.missing.entry(lane_of(entry)).or_default() += 1;
             }
             let (before, after) = self.neighbours(entry);
@@ -257,7 +288,7 @@ impl<'a> Trial<'a> {
                     format!("{entry:?} did not arrive")
                 });
             }
-            if record.attempt != Attempt::Accepted {
+            if attempt != Attempt::Accepted {
                 continue;
             }
             match (before, after) {
@@ -280,7 +311,7 @@ impl<'a> Trial<'a> {
         for (lane, entries) in std::mem::take(&mut self.uncovered) {
             let silent = entries.len() as u64;
             let reported = self.reports.counted.get(&lane).copied().unwrap_or_default();
-            let silent = silent.saturating_sub(reported);
+            let silent = silent.saturating_sub(reported + self.withdrawn(lane));
             self.counts.silent += silent;
             self.accuse(Invariant::NoSilentLoss, silent, || {
                 format!(
@@ -291,8 +322,16 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// I5, and the half of I4 that is about numbers.
+    /// I5, and the halves of I4 and I6 that are about numbers.
     fn hear_alarms(&mut self) {
+        for &lane in self.withdrawn.keys() {
+            let missing = self.missing.get(&lane).copied().unwrap_or_default();
+            let withdrawn = self.withdrawn(lane);
+            let arrived = withdrawn.saturating_sub(missing);
+            self.accuse(Invariant::NotSentStaysAway, arrived, || {
+                format!("of lane {lane:?} {withdrawn} were not sent after all, but only {missing} are missing")
+            });
+        }
         let reports = std::mem::take(&mut self.reports);
         self.counts.reported = reports.total();
         for ((publisher, lane), numbers) in &reports.exact {

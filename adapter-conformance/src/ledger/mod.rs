@@ -12,6 +12,10 @@
 //! | I5 | no false alarm: what was reported as lost did not arrive |
 //! | I6 | what certainly was not sent did not arrive |
 //! | I7 | everything published after the fault, when all was well again, arrived |
+//! | I8 | what was measured stayed within its bound |
+//!
+//! What a publisher was told after the fact, that so many of what it had handed over were never sent, counts for I4 and I6
+//! as well, though nobody knows which they are: [`Ledger::withdraws`].
 //!
 //! ```
 //! use socketioxide_adapter_conformance::ledger::{Attempt, Entry, Gap, Ledger};
@@ -126,6 +130,8 @@ enum Seen {
 struct Receiver {
     /// How many attempts had been made when it joined; it is not owed those.
     joined_at: usize,
+    /// The publisher beside it, which reaches it without the broker.
+    beside: Option<u32>,
     /// Whether it left; the end of each lane is not owed to it.
     left: bool,
     seen: Vec<Seen>,
@@ -139,10 +145,20 @@ struct Record {
     is_final: bool,
 }
 
+/// The largest value that was measured, and its bound.
+#[derive(Debug, Clone, Copy)]
+struct Measure {
+    value: u64,
+    bound: u64,
+}
+
 #[derive(Debug, Default)]
 struct Books {
     attempts: BTreeMap<Entry, Record>,
     receivers: BTreeMap<String, Receiver>,
+    /// Per publisher and lane, how many it was told were not sent after all.
+    withdrawn: BTreeMap<(u32, u32), u64>,
+    measures: BTreeMap<String, Measure>,
     finals: bool,
 }
 
@@ -180,6 +196,12 @@ impl Ledger {
         self.books().receiver(receiver);
     }
 
+    /// Like [`joins`](Self::joins), for a receiver that shares a process with a publisher. Everything that this one attempts
+    /// is owed to it, whatever the broker says.
+    pub fn joins_beside(&self, receiver: &str, publisher: u32) {
+        self.books().receiver(receiver).beside = Some(publisher);
+    }
+
     /// Notes that a receiver is going: it is no longer owed the end of any lane.
     pub fn leaves(&self, receiver: &str) {
         self.books().receiver(receiver).left = true;
@@ -203,6 +225,22 @@ impl Ledger {
         }
     }
 
+    /// Notes that a publisher was told later that so many of what it had handed over in a lane were not sent.
+    pub fn withdraws(&self, publisher: u32, lane: u32, count: u64) {
+        let mut books = self.books();
+        *books.withdrawn.entry((publisher, lane)).or_default() += count;
+    }
+
+    /// Notes a measurement, such as `"tasks left"`, that must stay within a bound; the largest one counts.
+    pub fn measures(&self, what: &str, value: u64, bound: u64) {
+        let mut books = self.books();
+        let new = Measure { value, bound };
+        let measure = books.measures.entry(what.to_owned()).or_insert(new);
+        if value > measure.value {
+            *measure = new;
+        }
+    }
+
     /// Notes an arrival.
     pub fn arrives(&self, receiver: &str, entry: Entry) {
         let seen = Seen::Arrival(entry);
@@ -222,6 +260,15 @@ impl Ledger {
     /// Notes that all faults are over: what is attempted from now on must arrive at every receiver that is there.
     pub fn finals(&self) {
         self.books().finals = true;
+    }
+
+    /// Notes that there was a fault after all: what was final until now is not, and what follows neither.
+    pub fn unsettles(&self) {
+        let mut books = self.books();
+        books.finals = false;
+        for record in books.attempts.values_mut() {
+            record.is_final = false;
+        }
     }
 
     /// Whether all finals attempted so far have arrived at every receiver that has not left: when to stop waiting.

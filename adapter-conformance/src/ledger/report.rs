@@ -19,10 +19,12 @@ pub enum Invariant {
     NotSentStaysAway,
     /// I7: something published after all faults did not arrive.
     FinalsArrive,
+    /// I8: something grew beyond its bound.
+    Bounded,
 }
 
 impl Invariant {
-    /// The short name, `I1` to `I7`.
+    /// The short name, `I1` to `I8`.
     pub const fn code(self) -> &'static str {
         match self {
             Self::OnlyAttempted => "I1",
@@ -32,6 +34,7 @@ impl Invariant {
             Self::NoFalseAlarm => "I5",
             Self::NotSentStaysAway => "I6",
             Self::FinalsArrive => "I7",
+            Self::Bounded => "I8",
         }
     }
 }
@@ -42,7 +45,7 @@ impl Invariant {
 pub struct Violation {
     /// Which rule.
     pub invariant: Invariant,
-    /// At which receiver.
+    /// At which receiver, or of which measurement.
     pub receiver: String,
     /// How often.
     pub count: u64,
@@ -64,9 +67,28 @@ pub struct Counts {
     pub not_sent: u64,
     /// Of unknown outcome.
     pub unknown: u64,
+    /// Of those accepted, not sent after all, as their publishers were told.
+    pub withdrawn: u64,
 }
 
-/// What one receiver saw.
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            attempted,
+            accepted,
+            rejected,
+            not_sent,
+            unknown,
+            withdrawn,
+        } = self;
+        write!(
+            f,
+            "attempted {attempted}: accepted {accepted}, unknown {unknown}, rejected {rejected}, not sent {not_sent}, withdrawn {withdrawn}"
+        )
+    }
+}
+
+/// What one receiver saw. `+` is what several saw together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReceiverCounts {
@@ -86,6 +108,42 @@ pub struct ReceiverCounts {
     pub lost_suffix: u64,
     /// Of the lost ones, those that no report covers.
     pub silent: u64,
+}
+
+impl std::ops::Add for ReceiverCounts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            received: self.received + other.received,
+            recovered: self.recovered + other.recovered,
+            duplicates: self.duplicates + other.duplicates,
+            reported: self.reported + other.reported,
+            lost_prefix: self.lost_prefix + other.lost_prefix,
+            lost_middle: self.lost_middle + other.lost_middle,
+            lost_suffix: self.lost_suffix + other.lost_suffix,
+            silent: self.silent + other.silent,
+        }
+    }
+}
+
+impl fmt::Display for ReceiverCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            received,
+            recovered,
+            duplicates,
+            reported,
+            lost_prefix,
+            lost_middle,
+            lost_suffix,
+            silent,
+        } = self;
+        write!(
+            f,
+            "received {received}, recovered {recovered}, duplicates {duplicates}, lost {lost_prefix}/{lost_middle}/{lost_suffix} (prefix/middle/suffix), reported {reported}, silent {silent}"
+        )
+    }
 }
 
 /// The verdict over all receivers. `Display` is a table with the violations below.
@@ -112,34 +170,19 @@ impl Judgement {
             |counts: &ReceiverCounts| counts.lost_prefix + counts.lost_middle + counts.lost_suffix;
         self.receivers.values().map(lost).sum()
     }
+
+    /// What all receivers saw together.
+    pub fn total(&self) -> ReceiverCounts {
+        let counts = self.receivers.values().copied();
+        counts.fold(ReceiverCounts::default(), |sum, one| sum + one)
+    }
 }
 
 impl fmt::Display for Judgement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts {
-            attempted,
-            accepted,
-            rejected,
-            not_sent,
-            unknown,
-        } = self.counts;
-        writeln!(
-            f,
-            "attempted {attempted}: accepted {accepted}, unknown {unknown}, rejected {rejected}, not sent {not_sent}"
-        )?;
+        writeln!(f, "{}", self.counts)?;
         for (name, counts) in &self.receivers {
-            writeln!(
-                f,
-                "{name}: received {}, recovered {}, duplicates {}, lost {}/{}/{} (prefix/middle/suffix), reported {}, silent {}",
-                counts.received,
-                counts.recovered,
-                counts.duplicates,
-                counts.lost_prefix,
-                counts.lost_middle,
-                counts.lost_suffix,
-                counts.reported,
-                counts.silent,
-            )?;
+            writeln!(f, "{name}: {counts}")?;
         }
         for violation in &self.violations {
             writeln!(

@@ -205,3 +205,65 @@ fn a_receiver_is_owed_only_what_was_attempted_while_it_was_there() {
     let silent: Vec<u64> = judgement.receivers.values().map(|r| r.silent).collect();
     assert_eq!(silent, [1, 0], "{judgement}");
 }
+
+#[test]
+fn what_is_beside_its_publisher_gets_everything_whatever_the_broker_says() {
+    for (missing, broken_rules) in [
+        (None, vec![]),
+        (Some(3), vec![(Invariant::NoSilentLoss, 1)]),
+    ] {
+        let ledger = Ledger::new();
+        ledger.joins_beside(NODE, 1);
+        for number in 1..=4 {
+            ledger.attempts(entry(number));
+        }
+        ledger.concludes(entry(2), Attempt::NotSent);
+        ledger.concludes(entry(3), Attempt::Rejected);
+        arrive(&ledger, (1..=4).filter(|number| Some(*number) != missing));
+        assert_eq!(broken(&ledger.judge()), broken_rules);
+    }
+}
+
+#[test]
+fn what_was_not_sent_after_all_is_no_silent_loss_but_must_not_arrive() {
+    let ledger = ten();
+    ledger.withdraws(1, 0, 2);
+    arrive(&ledger, (1..=10).filter(|number| ![4, 5].contains(number)));
+    let judgement = ledger.judge();
+    assert!(judgement.is_clean(), "{judgement}");
+    assert_eq!(judgement.counts.withdrawn, 2);
+    arrive(&ledger, [5]);
+    let expected = [(Invariant::Rising, 1), (Invariant::NotSentStaysAway, 1)];
+    assert_eq!(broken(&ledger.judge()), expected);
+}
+
+#[test]
+fn a_loss_beyond_what_was_not_sent_is_silent() {
+    let ledger = ten();
+    ledger.withdraws(1, 0, 1);
+    arrive(&ledger, (1..=10).filter(|number| ![4, 5].contains(number)));
+    assert_eq!(broken(&ledger.judge()), [(Invariant::NoSilentLoss, 1)]);
+}
+
+#[test]
+fn a_measure_beyond_its_bound_breaks_i8() {
+    let ledger = Ledger::new();
+    ledger.measures("memory", 10, 10);
+    assert!(ledger.judge().is_clean());
+    ledger.measures("memory", 11, 10);
+    ledger.measures("memory", 3, 10);
+    let judgement = ledger.judge();
+    assert_eq!(broken(&judgement), [(Invariant::Bounded, 1)]);
+    assert_eq!(judgement.violations[0].receiver, "memory");
+}
+
+#[test]
+fn finals_of_a_peace_that_did_not_hold_are_not_owed() {
+    let ledger = ten();
+    ledger.finals();
+    ledger.attempts(entry(11));
+    arrive(&ledger, 1..=10);
+    assert_eq!(broken(&ledger.judge()), [(Invariant::FinalsArrive, 1)]);
+    ledger.unsettles();
+    assert!(ledger.judge().is_clean());
+}
