@@ -23,6 +23,8 @@ use tokio::time::timeout;
 use crate::{
     Faults, Lab, LabError,
     check::{Failure, Verdict, ensure, show, within},
+    journal::Journal,
+    length::Length,
     payload::Id,
     proxy::Proxy,
 };
@@ -53,6 +55,12 @@ pub(crate) struct Context {
     pub(crate) seed: u64,
     /// What tests of the suite itself put below every server.
     pub(crate) sabotage: Option<Sabotage>,
+    /// How long its faults are.
+    pub(crate) length: Length,
+    /// What is told when it fails.
+    pub(crate) journal: Arc<Journal>,
+    /// Whether no other case runs beside it.
+    pub(crate) alone: bool,
 }
 
 impl Context {

@@ -109,6 +109,8 @@ pub enum Ability {
     Wipe,
     /// [`Faults::retain`].
     Retain,
+    /// [`Faults::fail_over`].
+    FailOver,
 }
 
 impl fmt::Display for Ability {
@@ -120,6 +122,7 @@ impl fmt::Display for Ability {
             Self::Cut => "cut the connections at the broker",
             Self::Wipe => "wipe the broker's data",
             Self::Retain => "limit what the broker retains",
+            Self::FailOver => "make another server take over",
         })
     }
 }
@@ -177,6 +180,11 @@ pub trait Faults: Send + Sync {
     async fn retain(&self, payloads: u64) -> LabResult {
         let _ = payloads;
         unsupported(Ability::Retain)
+    }
+
+    /// Makes another server of the broker take over from the one that clients are connected to.
+    async fn fail_over(&self) -> LabResult {
+        unsupported(Ability::FailOver)
     }
 }
 

@@ -18,12 +18,17 @@
 //! that does not apply is reported *ignored* with the reason beside its name; a lab that cannot start makes every case
 //! *fail*. Absence is proved by a sentinel that arrives, never by waiting a while. Cases that draw random numbers name
 //! their seed when they fail; `CONFORMANCE_SEED` sets it.
+//!
+//! The cases of the level `faults::` are brief by default. `--soak <minutes>`, as in `cargo test --test conformance --
+//! faults:: --soak 60`, gives them faults as long as they are in production, again and again for as long as that.
 
 mod cases;
 mod check;
 mod context;
+mod journal;
 mod lab;
 pub mod ledger;
+mod length;
 mod load;
 mod memory;
 pub mod node;

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    io::{self, Write as _},
     process::ExitCode,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -16,10 +17,14 @@ use crate::{
     Lab, LabResult,
     cases::{self, Case},
     context::{Context, PATIENCE, Sabotage},
+    journal::Journal,
+    length::{Length, take_soak},
 };
 
 /// How long one case may take in all, in units of the lab's patience: 90 s by default.
 const CASE_PATIENCE: u32 = 9;
+/// The exit code for arguments that make no sense.
+const USAGE: u8 = 2;
 /// How long the lab may take to restore the broker after a fault.
 const RESTORE_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -32,7 +37,13 @@ where
     L: Lab,
     F: Future<Output = LabResult<L>>,
 {
-    let arguments = Arguments::from_args();
+    let (arguments, soak) = match take_soak(std::env::args_os()) {
+        Ok((rest, soak)) => (Arguments::from_iter(rest), soak),
+        Err(error) => {
+            tell(&error.to_string());
+            return ExitCode::from(USAGE);
+        }
+    };
     if arguments.list {
         let trial = |case: &Case| Trial::test(case.name, || Ok(()));
         return libtest_mimic::run(&arguments, cases::all().map(trial).collect()).exit_code();
@@ -40,7 +51,13 @@ where
     // The lab's own tasks live here; every case has a runtime of its own.
     let runtime = runtime(1);
     let suite = match &runtime {
-        Ok(runtime) => runtime.block_on(async { Suite::new(start().await?).await.map(Arc::new) }),
+        Ok(runtime) => runtime.block_on(async {
+            let mut suite = Suite::new(start().await?).await?;
+            if let Some(time) = soak {
+                suite.share_out(time, &arguments);
+            }
+            Ok(Arc::new(suite))
+        }),
         Err(error) => Err(error.to_string().into()),
     };
     libtest_mimic::run(&arguments, trials(&suite)).exit_code()
@@ -94,6 +111,7 @@ pub struct Suite {
     turn: RwLock<()>,
     seed: u64,
     sabotage: Option<Sabotage>,
+    length: Length,
 }
 
 impl Suite {
@@ -116,7 +134,18 @@ impl Suite {
             turn: RwLock::new(()),
             seed: seed.unwrap_or_else(|| fastrand::u64(..)),
             sabotage: None,
+            length: Length::brief(),
         })
+    }
+
+    /// Gives the fault cases that are selected an equal share of the time each.
+    fn share_out(&mut self, time: Duration, arguments: &Arguments) {
+        let selected = cases::all().filter(|case| {
+            let runs = case.is_about_faults() && self.inapplicable(case).is_none();
+            runs && !arguments.is_filtered_out(&Trial::test(case.name, || Ok(())))
+        });
+        let count = u32::try_from(selected.count()).unwrap_or(u32::MAX);
+        self.length = Length::soak(time / count.max(1));
     }
 
     /// Puts something between every server of the cluster cases and its transport, above whatever the cases themselves put
@@ -166,17 +195,25 @@ impl Suite {
             Ok(runtime) => runtime,
             Err(error) => return Outcome::Failed(error.to_string()),
         };
+        let journal = Arc::new(Journal::new());
         let context = Context {
             lab: self.lab.clone(),
             prefix: format!("t{:08x}", fastrand::u32(..)),
             seed: self.seed,
             sabotage: self.sabotage.clone(),
+            length: self.length.clone(),
+            journal: journal.clone(),
+            alone: case.runs_alone(),
         };
         let patience = self.lab.patience();
         let result = runtime.block_on(async {
             // A task of its own, so that a panic of the transport is a failure like any other.
             let run = tokio::spawn(PATIENCE.scope(patience, (case.run)(context)));
-            let deadline = CASE_PATIENCE * patience;
+            let extra = match case.is_about_faults() {
+                true => self.length.share,
+                false => Duration::ZERO,
+            };
+            let deadline = CASE_PATIENCE * patience + extra;
             let run = timeout(deadline, run);
             let result = match run.await {
                 Ok(Ok(verdict)) => verdict.map_err(|failure| failure.to_string()),
@@ -191,8 +228,16 @@ impl Suite {
         });
         runtime.shutdown_timeout(Duration::from_secs(1));
         match result {
-            Ok(()) => Outcome::Passed,
-            Err(reason) => Outcome::Failed(format!("{reason} (CONFORMANCE_SEED={})", self.seed)),
+            Ok(()) => {
+                if let Some(summary) = journal.summary() {
+                    tell(&format!("{}: {summary}", case.name));
+                }
+                Outcome::Passed
+            }
+            Err(reason) => {
+                let seed = self.seed;
+                Outcome::Failed(format!("{reason} (CONFORMANCE_SEED={seed})\n{journal}"))
+            }
         }
     }
 
@@ -218,6 +263,11 @@ impl fmt::Debug for Suite {
             .field("seed", &self.seed)
             .finish_non_exhaustive()
     }
+}
+
+/// Says something to whoever runs the suite; a standard error that is closed is no reason to stop.
+fn tell(what: &str) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
 
 fn runtime(threads: usize) -> LabResult<Runtime> {

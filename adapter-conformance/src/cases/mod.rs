@@ -1,6 +1,8 @@
 //! The one table of all cases.
 
 mod cluster;
+mod faults;
+mod memory;
 mod transport;
 
 use std::{fmt, future::Future, pin::Pin};
@@ -79,6 +81,11 @@ impl Case {
         self.needs.iter().any(|need| matches!(need, Need::Fault(_)))
     }
 
+    /// Whether it is of the level whose length can be chosen.
+    pub(crate) fn is_about_faults(&self) -> bool {
+        self.name.starts_with("faults::")
+    }
+
     /// Whether no other case may run meanwhile.
     pub(crate) fn runs_alone(&self) -> bool {
         self.breaks_the_broker() || self.needs.contains(&Need::Alone)
@@ -90,6 +97,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
     transport::GROUPS
         .iter()
         .chain(cluster::GROUPS)
+        .chain(faults::GROUPS)
         .copied()
         .flatten()
 }

@@ -80,13 +80,21 @@ pub enum Attempt {
     Unknown,
 }
 
+impl From<Outcome> for Attempt {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::NotSent => Self::NotSent,
+            Outcome::Rejected => Self::Rejected,
+            Outcome::Unknown => Self::Unknown,
+        }
+    }
+}
+
 impl<T> From<&Result<T, Error>> for Attempt {
     fn from(result: &Result<T, Error>) -> Self {
-        match result.as_ref().map_err(Error::outcome) {
+        match result {
             Ok(_) => Self::Accepted,
-            Err(Outcome::NotSent) => Self::NotSent,
-            Err(Outcome::Rejected) => Self::Rejected,
-            Err(Outcome::Unknown) => Self::Unknown,
+            Err(error) => error.outcome().into(),
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use socketioxide::socket::Sid;
 use tokio::{
     io::{DuplexStream, duplex},
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinSet,
     time::sleep,
 };
@@ -80,6 +80,7 @@ pub struct Client {
     sid: Sid,
     namespace: String,
     arrivals: Arc<Log<Arrival>>,
+    reads: watch::Sender<bool>,
     /// Ends with the client.
     _task: JoinSet<()>,
 }
@@ -96,6 +97,7 @@ impl Client {
         tower_service::Service::call(&mut service, (theirs, request)).await?;
         let arrivals = Arc::new(Log::new());
         let (connected, is_connected) = oneshot::channel();
+        let reads = watch::Sender::new(true);
         let unlimited = WebSocketConfig::default()
             .max_message_size(None)
             .max_frame_size(None);
@@ -104,6 +106,7 @@ impl Client {
             namespace: namespace.to_owned(),
             reply,
             arrivals: arrivals.clone(),
+            reads: reads.subscribe(),
             connected: Some(connected),
         };
         let mut task = JoinSet::new();
@@ -114,6 +117,7 @@ impl Client {
             sid: sid.parse()?,
             namespace: namespace.to_owned(),
             arrivals,
+            reads,
             _task: task,
         })
     }
@@ -131,6 +135,12 @@ impl Client {
     /// Everything that has arrived.
     pub fn arrivals(&self) -> &Log<Arrival> {
         &self.arrivals
+    }
+
+    /// Begins or ceases to read from the connection, like one that is too slow: what the server sends piles up, first on the
+    /// way, then at the server. One more event may arrive.
+    pub fn reads(&self, reads: bool) {
+        self.reads.send_replace(reads);
     }
 
     /// The first arguments of all events that have arrived, as far as they are strings.
@@ -167,6 +177,7 @@ struct Session {
     namespace: String,
     reply: Reply,
     arrivals: Arc<Log<Arrival>>,
+    reads: watch::Receiver<bool>,
     /// Told the socket's id once the namespace has let it in.
     connected: Option<oneshot::Sender<LabResult<String>>>,
 }
@@ -182,7 +193,7 @@ impl Session {
         let mut later = FuturesUnordered::new();
         loop {
             let message = tokio::select! {
-                message = self.socket.next() => message,
+                message = next(&mut self.socket, &mut self.reads) => message,
                 Some(ack) = later.next(), if !later.is_empty() => {
                     self.socket.send(Message::text::<String>(ack)).await?;
                     continue;
@@ -266,4 +277,14 @@ impl Session {
         }));
         Ok(())
     }
+}
+
+/// The next message, once the client is willing to read it.
+async fn next(
+    socket: &mut WebSocketStream<DuplexStream>,
+    reads: &mut watch::Receiver<bool>,
+) -> Option<Result<Message, WebSocketError>> {
+    // A client that is gone reads to the end, which is near.
+    let _ = reads.wait_for(|reads| *reads).await;
+    socket.next().await
 }

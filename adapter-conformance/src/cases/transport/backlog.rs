@@ -5,7 +5,7 @@ use socketioxide_adapter_core::transport::Event;
 use tokio::runtime::Handle;
 
 use crate::{
-    cases::{Need, cases},
+    cases::{Need, cases, memory::resident_bytes},
     check::{Verdict, ensure, ensure_eq, eventually},
     context::{Context, inbox, namespace, patience, publish, read_id},
     payload::Id,
@@ -120,13 +120,4 @@ async fn a_thousand_dropped_subscriptions_leave_nothing(context: Context) -> Ver
         },
     )
     .await
-}
-
-/// Memory of this process that is in use; 0 where the system does not tell in the usual place.
-fn resident_bytes() -> usize {
-    const PAGE: usize = 4096;
-    let pages = std::fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|statm| statm.split(' ').nth(1)?.parse::<usize>().ok());
-    pages.unwrap_or(0) * PAGE
 }

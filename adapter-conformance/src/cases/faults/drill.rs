@@ -1,0 +1,456 @@
+//! A cluster under load that has faults, and the ledger that judges what came of it.
+//!
+//! Every node emits all the time, in two namespaces, and has a client in each of them, whose arrivals are what counts. After
+//! the faults, peace is made: every link is up, what each node emits reaches every client, and goes on to. Then the nodes
+//! leave, which makes them tell what they hold back, and the books are judged.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use socketioxide_adapter_core::{
+    NodeId,
+    transport::{LinkState, Replay},
+};
+use tokio::{runtime::Handle, time::sleep};
+
+use super::{
+    member::{Connected, Member, Seat},
+    publisher::{FILLER, LANES},
+};
+use crate::{
+    Faults,
+    cases::{cluster::stage::acquainted, memory::resident_bytes},
+    check::{Failure, Verdict, ensure, eventually, within},
+    context::{Context, patience},
+    ledger::{Judgement, Ledger},
+};
+
+/// How much the process may grow, beyond the books themselves.
+const GROWTH: u64 = 64 << 20;
+/// What the books and the clients keep of one message, beside its payload.
+const NOTE: u64 = 1 << 10;
+
+/// Between two looks at what has arrived.
+const POLL: Duration = Duration::from_millis(5);
+
+/// A cluster under load.
+pub(super) struct Drill<'a> {
+    context: &'a Context,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) members: Vec<Member>,
+    /// Everybody who was ever there.
+    numbers: BTreeMap<NodeId, u32>,
+    filler: u64,
+    rng: fastrand::Rng,
+    rounds: u32,
+    start: Instant,
+    tasks: usize,
+    memory: u64,
+    epochs: Vec<u64>,
+}
+
+impl<'a> Drill<'a> {
+    /// Three nodes with a direct way to the broker, one of which has its emits confirmed.
+    pub(super) async fn of_three(context: &'a Context) -> Verdict<Self> {
+        let seats = [Seat::confirmed(), Seat::queued(), Seat::queued()];
+        Self::of(context, seats).await
+    }
+
+    /// These nodes, which know each other and are under load.
+    pub(super) async fn of(
+        context: &'a Context,
+        seats: impl IntoIterator<Item = Seat> + Send,
+    ) -> Verdict<Self> {
+        let ledger = Arc::<Ledger>::default();
+        context.journal.books(&ledger);
+        let mut drill = Self {
+            context,
+            ledger,
+            members: Vec::new(),
+            numbers: BTreeMap::new(),
+            filler: FILLER as u64,
+            rng: fastrand::Rng::with_seed(context.seed),
+            rounds: 0,
+            start: Instant::now(),
+            tasks: tasks(),
+            memory: resident_bytes() as u64,
+            epochs: Vec::new(),
+        };
+        for seat in seats {
+            drill.seat(seat).await?;
+        }
+        drill.acquainted().await?;
+        drill.note("everybody knows everybody");
+        Ok(drill)
+    }
+
+    /// Lets a node connect and join.
+    pub(super) async fn seat(&mut self, seat: Seat) -> Verdict {
+        let connected = Connected::new(self.context, seat).await?;
+        let member = self.join(connected).await?;
+        self.takes_in(member);
+        Ok(())
+    }
+
+    /// Lets a node join that is connected.
+    pub(super) async fn join(&self, connected: Connected) -> Verdict<Member> {
+        let number = self.numbers.len() as u32 + 1;
+        Member::join(self.context, &self.ledger, number, connected).await
+    }
+
+    /// Puts a node that has joined under load, unless it is to be idle.
+    pub(super) fn takes_in(&mut self, member: Member) {
+        member.publisher.steady(!member.idle);
+        self.numbers.insert(member.id, member.number);
+        self.epochs.push(member.epoch());
+        self.members.push(member);
+    }
+
+    /// Waits until everybody knows everybody.
+    pub(super) async fn acquainted(&self) -> Verdict {
+        let nodes: Vec<_> = self.members.iter().map(|member| &member.node).collect();
+        acquainted(&nodes).await
+    }
+
+    /// Notes what is done to the cluster, for the case that it fails.
+    pub(super) fn note(&self, what: &str) {
+        self.context.journal.note(what);
+    }
+
+    /// The faults of the lab.
+    pub(super) fn faults(&self) -> Verdict<&'a dyn Faults> {
+        self.context.faults()
+    }
+
+    /// Randomness of the case.
+    pub(super) const fn rng(&mut self) -> &mut fastrand::Rng {
+        &mut self.rng
+    }
+
+    /// Writes down what has arrived and what was told.
+    fn write_down(&self) -> Verdict {
+        let journal = &self.context.journal;
+        for member in &self.members {
+            member.write_down(&self.ledger, journal, |id| self.numbers.get(&id).copied())?;
+            member.expect_connected()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a condition, and keeps the books meanwhile. Returns whether it came to be.
+    async fn comes_to_be(
+        &self,
+        deadline: Duration,
+        condition: impl Fn(&Self) -> bool,
+    ) -> Verdict<bool> {
+        let end = Instant::now() + deadline;
+        loop {
+            self.write_down()?;
+            if condition(self) {
+                return Ok(true);
+            }
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// The same, and fails if it does not come to be.
+    pub(super) async fn until(
+        &self,
+        deadline: Duration,
+        what: &str,
+        condition: impl Fn(&Self) -> bool,
+    ) -> Verdict {
+        let came = self.comes_to_be(deadline, condition).await?;
+        ensure!(came, "{what} did not happen within {deadline:?}");
+        Ok(())
+    }
+
+    /// Lets every node that is under load get some messages through. Returns whether there is to be another round of faults:
+    /// of so many at least, and as long as the soak lasts.
+    pub(super) async fn goes_on(&mut self, rounds: u32) -> Verdict<bool> {
+        self.load_goes_on().await?;
+        self.rounds += 1;
+        Ok(self.rounds <= rounds || self.start.elapsed() < self.context.length.share)
+    }
+
+    /// Lets every node that is under load get some messages through.
+    pub(super) async fn load_goes_on(&self) -> Verdict {
+        let load = self.context.length.load;
+        let goals = self.members.iter().filter(|member| !member.idle);
+        let goals = goals.map(|member| (member.number, member.publisher.accepted() + load));
+        let goals: BTreeMap<u32, u64> = goals.collect();
+        self.until(3 * patience(), "the load going on", |drill| {
+            drill.members.iter().all(|member| {
+                let goal = goals.get(&member.number);
+                goal.is_none_or(|goal| member.publisher.accepted() >= *goal)
+            })
+        })
+        .await
+    }
+
+    /// Lets a fault last: some attempts long, and in a soak some time.
+    pub(super) async fn holds(&mut self) -> Verdict {
+        let active = self.members.iter().filter(|member| !member.idle).count() as u64;
+        let enough = self.attempted() + active * self.context.length.attempts;
+        self.until(2 * patience(), "attempts during a fault", |drill| {
+            drill.attempted() >= enough
+        })
+        .await?;
+        let hold = self.context.length.hold.clone();
+        let more = (hold.end - hold.start).mul_f64(self.rng.f64());
+        sleep(hold.start + more).await;
+        Ok(())
+    }
+
+    /// Makes every node emit `count` messages as fast as it can.
+    pub(super) fn burst(&self, count: u64) {
+        for member in self.members.iter().filter(|member| !member.idle) {
+            member.publisher.at_once(count);
+        }
+    }
+
+    /// Waits until bursts have ended.
+    pub(super) async fn burst_ends(&self) -> Verdict {
+        self.until(3 * patience(), "the end of a burst", |drill| {
+            drill
+                .members
+                .iter()
+                .all(|member| member.publisher.is_done())
+        })
+        .await
+    }
+
+    /// Sets the size of payloads.
+    pub(super) fn filler(&mut self, filler: usize) {
+        self.filler = self.filler.max(filler as u64);
+        for member in &self.members {
+            member.publisher.filler(filler);
+        }
+    }
+
+    /// How many attempts have been made in all.
+    pub(super) fn attempted(&self) -> u64 {
+        let members = self.members.iter();
+        members.map(|member| member.publisher.attempted()).sum()
+    }
+
+    /// The number of sessions that each transport has had.
+    pub(super) fn epochs(&self) -> Vec<u64> {
+        self.members.iter().map(Member::epoch).collect()
+    }
+
+    /// Waits until every transport has had a session more than `before`, and every link delivers.
+    pub(super) async fn recovers_from(&self, before: &[u64]) -> Verdict {
+        let wait = patience() + Duration::from_secs(10);
+        self.until(wait, "a new session of every node", |drill| {
+            let mut epochs = drill.members.iter().map(Member::epoch).zip(before);
+            epochs.all(|(epoch, before)| epoch > *before)
+        })
+        .await?;
+        self.recovers().await
+    }
+
+    /// Waits until every link delivers.
+    pub(super) async fn recovers(&self) -> Verdict {
+        // Probes take their time to be given up.
+        let wait = 2 * patience() + Duration::from_secs(10);
+        self.until(wait, "every link being up", |drill| {
+            drill.members.iter().all(Member::is_up)
+        })
+        .await?;
+        self.note("every link is up");
+        Ok(())
+    }
+
+    /// Stops the broker and waits until everybody knows; returns the numbers of sessions until then.
+    pub(super) async fn loses_the_broker(&self) -> Verdict<Vec<u64>> {
+        let before = self.epochs();
+        self.note("the broker is stopped");
+        self.faults()?.stop().await?;
+        self.notice(&Vec::from_iter(0..self.members.len())).await?;
+        Ok(before)
+    }
+
+    /// Starts it again and waits until every link delivers.
+    pub(super) async fn regains_the_broker(&self, before: &[u64]) -> Verdict {
+        self.note("the broker is started");
+        self.faults()?.start().await?;
+        self.recovers_from(before).await
+    }
+
+    /// Waits until nodes know that their link is down.
+    pub(super) async fn notice(&self, members: &[usize]) -> Verdict {
+        let wait = patience() + Duration::from_secs(10);
+        self.until(wait, "the loss of the link being noticed", |drill| {
+            let mut members = members.iter().filter_map(|at| drill.members.get(*at));
+            members.all(|member| member.node.cluster().link().state() == LinkState::Down)
+        })
+        .await
+    }
+
+    /// Lets a node leave in order, amid its load.
+    pub(super) async fn leaves(&mut self, at: usize) -> Verdict {
+        let member = self.members.get(at);
+        let member = member.ok_or_else(|| Failure("nobody is there to leave".into()))?;
+        self.note(&format!("{} leaves", member.name));
+        // From here on its own clients are not owed anything either.
+        self.ledger.leaves(&member.name);
+        within(2 * patience(), "leaving", member.node.shutdown()).await??;
+        self.parts(at).await
+    }
+
+    /// Takes a node out that is gone.
+    pub(super) async fn parts(&mut self, at: usize) -> Verdict {
+        let mut member = self.members.remove(at);
+        within(patience(), "the end of a load", member.publisher.end()).await?;
+        let who = |id| self.numbers.get(&id).copied();
+        member.write_down(&self.ledger, &self.context.journal, who)?;
+        self.ledger.leaves(&member.name);
+        self.epochs.remove(at);
+        Ok(())
+    }
+
+    /// Makes peace, ends the load, and wants the books to balance. Transports that replay may have lost nothing.
+    pub(super) async fn ends(self) -> Verdict<Judgement> {
+        let replays = self.members.iter().all(|member| {
+            let capabilities = member.node.transport().capabilities();
+            capabilities.replay != Replay::None
+        });
+        let judgement = self.ends_with_losses().await?;
+        ensure!(
+            judgement.lost() == 0 || !replays,
+            "a transport that replays lost messages within its retention"
+        );
+        Ok(judgement)
+    }
+
+    /// The same where nothing that happened may lose anything, unless a session ended all the same, as on a machine that
+    /// is too busy.
+    pub(super) async fn ends_without_losses(self) -> Verdict {
+        let before = self.epochs.clone();
+        let (judgement, after) = self.judged().await?;
+        let losses = judgement.lost() + judgement.total().reported;
+        ensure!(
+            losses == 0 || before != after,
+            "messages were lost although no link was"
+        );
+        Ok(())
+    }
+
+    /// The same where also a log may lose something.
+    pub(super) async fn ends_with_losses(self) -> Verdict<Judgement> {
+        Ok(self.judged().await?.0)
+    }
+
+    async fn judged(mut self) -> Verdict<(Judgement, Vec<u64>)> {
+        self.makes_peace().await?;
+        let epochs = self.epochs();
+        let journal = &self.context.journal;
+        for member in &mut self.members {
+            within(
+                2 * patience(),
+                "the end of the load",
+                member.publisher.end(),
+            )
+            .await?;
+            let longest = format!("longest emit of {}, ms", member.name);
+            let (took, bound) = (member.publisher.longest_call_ms(), member.call_bound_ms());
+            self.ledger.measures(&longest, took, bound);
+        }
+        for member in &self.members {
+            let who = |id| self.numbers.get(&id).copied();
+            let leaves = member.expect_accounts(&self.ledger, journal, who);
+            within(3 * patience(), "leaving", leaves).await??;
+        }
+        if self.context.alone {
+            let grown = (resident_bytes() as u64).saturating_sub(self.memory);
+            let notes = self.ledger.counts().attempted * (NOTE + self.filler);
+            let bound = GROWTH + notes * self.members.len() as u64;
+            self.ledger
+                .measures("growth of the process, bytes", grown, bound);
+        }
+        self.members.clear();
+        let before = self.tasks as u64;
+        // Too many is for the ledger to say.
+        let gone = async || Ok(tasks() as u64 <= before);
+        let _ = eventually(patience(), "the end of all tasks", gone).await;
+        self.ledger.measures("tasks left", tasks() as u64, before);
+        let judgement = self.ledger.judge();
+        ensure!(judgement.is_clean(), "the ledger does not balance");
+        Ok((judgement, epochs))
+    }
+
+    /// Waits until all is well, then emits what must arrive everywhere. Should a session end meanwhile, that was no peace.
+    async fn makes_peace(&self) -> Verdict {
+        let peace = async {
+            loop {
+                self.recovers().await?;
+                let before = self.epochs();
+                // What is idle hears again by itself, so it is the last one to speak.
+                for idle in [false, true] {
+                    let speak = self.members.iter().filter(|member| member.idle == idle);
+                    for member in speak {
+                        self.is_heard(member).await?;
+                    }
+                }
+                self.acquainted().await?;
+                self.ledger.finals();
+                for member in &self.members {
+                    member.publisher.at_once(self.context.length.finals);
+                }
+                self.burst_ends().await?;
+                // What is missing is for the ledger to say.
+                self.comes_to_be(patience(), |drill| {
+                    drill.ledger.finals_arrived() || drill.epochs() != before
+                })
+                .await?;
+                if self.epochs() == before {
+                    self.note("peace");
+                    return Ok(());
+                }
+                self.note("no peace yet: a session has ended");
+                self.ledger.unsettles();
+            }
+        };
+        within(6 * patience(), "peace", peace).await?
+    }
+
+    /// Emits until one message has reached everybody, in every lane.
+    async fn is_heard(&self, member: &Member) -> Verdict {
+        let heard = async {
+            loop {
+                member.publisher.at_once(LANES.len() as u64);
+                let done = |_: &Self| member.publisher.is_done();
+                self.until(patience(), "the end of an emit", done).await?;
+                let probes: Vec<_> = member.publisher.latest().collect();
+                let soon = Duration::from_millis(200);
+                let everywhere = self.comes_to_be(soon, |drill| {
+                    probes
+                        .iter()
+                        .all(|probe| drill.ledger.is_everywhere(*probe))
+                });
+                if everywhere.await? {
+                    return Ok(());
+                }
+            }
+        };
+        let what = format!("{} being heard by everybody", member.name);
+        within(3 * patience(), &what, heard).await?
+    }
+}
+
+fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
+}
+
+/// A random element; the case has said that there is one.
+pub(super) fn pick<'e, T>(rng: &mut fastrand::Rng, all: &'e [T]) -> Verdict<&'e T> {
+    let none = || Failure("nothing to choose from".into());
+    all.get(rng.usize(..all.len().max(1))).ok_or_else(none)
+}
