@@ -386,8 +386,11 @@ impl<'a> Drill<'a> {
         Ok((judgement, epochs))
     }
 
-    /// Waits until all is well, then emits what must arrive everywhere. Should a session end meanwhile, that was no peace.
+    /// Ends the load, waits until all is well, then emits what must arrive everywhere. Should a session end meanwhile, that was no peace.
     async fn makes_peace(&self) -> Verdict {
+        for member in &self.members {
+            member.publisher.steady(false);
+        }
         let peace = async {
             loop {
                 self.recovers().await?;
