@@ -71,6 +71,7 @@ impl Faults for SentinelLab {
             Ability::Freeze,
             Ability::Cut,
             Ability::Wipe,
+            Ability::FailOver,
         ]
     }
 
@@ -115,5 +116,9 @@ impl Faults for SentinelLab {
         self.stop().await?;
         block_in_place(|| self.0.servers().iter().try_for_each(|it| it.wipe()))?;
         self.start().await
+    }
+
+    async fn fail_over(&self) -> LabResult {
+        block_in_place(|| Ok(self.0.fail_over()?))
     }
 }

@@ -51,20 +51,21 @@ pub(super) fn judge(books: &Books) -> Judgement {
     judgement
 }
 
-/// The finals that a receiver is owed and has not got.
-pub(super) fn missing_finals(books: &Books) -> impl Iterator<Item = (&str, Entry)> {
-    let finals = books.attempts.iter().filter(|(_, record)| record.is_final);
-    let finals: Vec<Entry> = finals.map(|(entry, _)| *entry).collect();
-    let present = books
-        .receivers
-        .iter()
-        .filter(|(_, receiver)| !receiver.left);
-    present.flat_map(move |(name, receiver)| {
-        let arrived: BTreeSet<Entry> = receiver.arrivals().map(|(_, entry)| entry).collect();
-        let missing = finals.iter().filter(move |entry| !arrived.contains(entry));
-        missing
-            .map(|entry| (name.as_str(), *entry))
-            .collect::<Vec<_>>()
+/// Whether every receiver that has not left has got all finals. Asked again and again, so it looks at nothing older.
+pub(super) fn finals_arrived(books: &Books) -> bool {
+    let Some(finals) = &books.finals else {
+        return true;
+    };
+    let mut present = books.receivers.values().filter(|receiver| !receiver.left);
+    present.all(|receiver| {
+        let since = receiver.seen.iter().skip(receiver.seen_before_finals);
+        let arrived: BTreeSet<Entry> = since
+            .filter_map(|seen| match seen {
+                Seen::Arrival(entry) => Some(*entry),
+                _ => None,
+            })
+            .collect();
+        finals.iter().all(|entry| arrived.contains(entry))
     })
 }
 

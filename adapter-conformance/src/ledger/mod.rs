@@ -143,6 +143,8 @@ struct Receiver {
     /// Whether it left; the end of each lane is not owed to it.
     left: bool,
     seen: Vec<Seen>,
+    /// How much it had seen when the finals began.
+    seen_before_finals: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -167,7 +169,8 @@ struct Books {
     /// Per publisher and lane, how many it was told were not sent after all.
     withdrawn: BTreeMap<(u32, u32), u64>,
     measures: BTreeMap<String, Measure>,
-    finals: bool,
+    /// What was attempted since all was well again, once it is.
+    finals: Option<Vec<Entry>>,
 }
 
 impl Books {
@@ -221,8 +224,12 @@ impl Ledger {
         let record = Record {
             place: books.attempts.len(),
             attempt: Attempt::Unknown,
-            is_final: books.finals,
+            is_final: books.finals.is_some(),
         };
+        books
+            .finals
+            .iter_mut()
+            .for_each(|finals| finals.push(entry));
         books.attempts.entry(entry).or_insert(record);
     }
 
@@ -267,21 +274,26 @@ impl Ledger {
 
     /// Notes that all faults are over: what is attempted from now on must arrive at every receiver that is there.
     pub fn finals(&self) {
-        self.books().finals = true;
+        let mut books = self.books();
+        books.finals.get_or_insert_default();
+        for receiver in books.receivers.values_mut() {
+            receiver.seen_before_finals = receiver.seen.len();
+        }
     }
 
     /// Notes that there was a fault after all: what was final until now is not, and what follows neither.
     pub fn unsettles(&self) {
         let mut books = self.books();
-        books.finals = false;
-        for record in books.attempts.values_mut() {
-            record.is_final = false;
+        for entry in books.finals.take().unwrap_or_default() {
+            if let Some(record) = books.attempts.get_mut(&entry) {
+                record.is_final = false;
+            }
         }
     }
 
     /// Whether all finals attempted so far have arrived at every receiver that has not left: when to stop waiting.
     pub fn finals_arrived(&self) -> bool {
-        judge::missing_finals(&self.books()).next().is_none()
+        judge::finals_arrived(&self.books())
     }
 
     /// Whether an entry has arrived at every receiver that has not left.

@@ -347,3 +347,14 @@ pub(crate) const EXPECTED: &[(Bug, &[&str])] = &[
         ],
     ),
 ];
+
+/// Some bugs with fault cases that must fail, without `faults::`. Those that only lose or repeat are not among them: the
+/// cluster tells what is lost and drops what comes twice.
+pub(crate) const UNDER_FAULTS: &[(Bug, &[&str])] = &[
+    (
+        Bug::GoesDeafAfterReconnect,
+        &["broker::killed_and_restarted"],
+    ),
+    (Bug::LeavesATask, &["node::one_leaves"]),
+    (Bug::ForgetsToResume, &["link::one_node_cut_off"]),
+];

@@ -157,3 +157,17 @@ pub(crate) const EXPECTED: &[(Flaw, &[&str])] = &[
         ],
     ),
 ];
+
+/// Some flaws with fault cases that must fail, without `faults::`: the ledger at the sockets notices them too.
+pub(crate) const UNDER_FAULTS: &[(Flaw, &[&str])] = &[
+    (
+        Flaw::NoReceiveFilter,
+        &["link::one_node_cut_off", "link::flapping"],
+    ),
+    (Flaw::DeliversTwice, &["broker::frozen_until_it_is_noticed"]),
+    (
+        Flaw::CountsOneTooMany,
+        &["link::one_node_cut_off", "link::most_nodes_cut_off"],
+    ),
+    (Flaw::NoGoodbye, &["node::one_leaves"]),
+];

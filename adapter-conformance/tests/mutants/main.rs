@@ -36,9 +36,19 @@ fn main() -> ExitCode {
     let bugs = bug::EXPECTED.iter();
     let bugs =
         bugs.map(|(bug, cases)| Trial::test(format!("{bug:?}"), move || try_bug(*bug, cases)));
+    let faulty_bugs = bug::UNDER_FAULTS.iter().map(|(bug, cases)| {
+        Trial::test(format!("faults::{bug:?}"), move || {
+            fails(&of_bug(*bug)?, "faults::", cases)
+        })
+    });
     let flaws = flaw::EXPECTED.iter();
     let flaws = flaws.map(|(flaw, cases)| {
         Trial::test(format!("cluster::{flaw:?}"), move || try_flaw(*flaw, cases))
+    });
+    let faulty_flaws = flaw::UNDER_FAULTS.iter().map(|(flaw, cases)| {
+        Trial::test(format!("faults::{flaw:?}"), move || {
+            fails(&of_flaw(*flaw)?, "faults::", cases)
+        })
     });
     let controls = [
         Trial::test("None", || {
@@ -50,8 +60,16 @@ fn main() -> ExitCode {
         Trial::test("cluster::None", || {
             passes(&of_flaw(Flaw::None)?, "cluster::", flaw::EXPECTED)
         }),
+        Trial::test("faults::None", || {
+            passes(&of_flaw(Flaw::None)?, "faults::", flaw::UNDER_FAULTS)
+        }),
+        Trial::test("faults::NoneWithALog", || {
+            passes(&of_bug(Bug::NoneWithALog)?, "faults::", bug::UNDER_FAULTS)
+        }),
     ];
-    let trials = bugs.chain(flaws).chain(controls).collect();
+    let under_faults = faulty_bugs.chain(faulty_flaws);
+    let trials = bugs.chain(flaws).chain(under_faults).chain(controls);
+    let trials = trials.collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -107,7 +107,7 @@ async fn storm(
 }
 
 /// Bursts in a storm.
-const STORM: u64 = 4;
+const STORM: u64 = 2;
 /// Messages that a lane holds in a storm.
 const ROOM: usize = 200;
 
