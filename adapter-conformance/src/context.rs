@@ -59,7 +59,7 @@ pub(crate) struct Context {
     pub(crate) length: Length,
     /// What is told when it fails.
     pub(crate) journal: Arc<Journal>,
-    /// Whether no other case runs beside it.
+    /// Whether nothing else runs in this process.
     pub(crate) alone: bool,
 }
 

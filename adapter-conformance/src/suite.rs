@@ -53,6 +53,7 @@ where
     let suite = match &runtime {
         Ok(runtime) => runtime.block_on(async {
             let mut suite = Suite::new(start().await?).await?;
+            suite.owns_process = true;
             if let Some(time) = soak {
                 suite.share_out(time, &arguments);
             }
@@ -112,6 +113,8 @@ pub struct Suite {
     seed: u64,
     sabotage: Option<Sabotage>,
     length: Length,
+    /// Whether nothing but this suite runs in the process, so that its memory can be measured.
+    owns_process: bool,
 }
 
 impl Suite {
@@ -135,6 +138,7 @@ impl Suite {
             seed: seed.unwrap_or_else(|| fastrand::u64(..)),
             sabotage: None,
             length: Length::brief(),
+            owns_process: false,
         })
     }
 
@@ -203,7 +207,7 @@ impl Suite {
             sabotage: self.sabotage.clone(),
             length: self.length.clone(),
             journal: journal.clone(),
-            alone: case.runs_alone(),
+            alone: case.runs_alone() && self.owns_process,
         };
         let patience = self.lab.patience();
         let result = runtime.block_on(async {
