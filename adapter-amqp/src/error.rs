@@ -119,6 +119,10 @@ pub(crate) fn from_lapin(step: Step, address: &Address, error: &lapin::Error) ->
             ErrorKind::Unavailable,
             "the broker allows no more channels, raise its channel_max",
         ),
+        Lapin::IOError(error) if error.kind() == io::ErrorKind::NotFound => (
+            ErrorKind::Unavailable,
+            "this server has no copy of the stream",
+        ),
         Lapin::IOError(_)
         | Lapin::InvalidChannel(_)
         | Lapin::InvalidChannelState(..)
@@ -130,7 +134,21 @@ pub(crate) fn from_lapin(step: Step, address: &Address, error: &lapin::Error) ->
 
 /// Whether the broker says that what was asked for is not there, or not yet.
 pub(crate) fn is_not_found(error: &lapin::Error) -> bool {
-    matches!(error.kind(), Lapin::ProtocolError(no) if *no.kind() == AMQPErrorKind::Soft(Soft::NOTFOUND))
+    is_soft(error, Soft::NOTFOUND)
+}
+
+/// Whether a server says that it has no copy of a stream that was to be read, or not yet.
+pub(crate) fn has_no_copy(error: &lapin::Error) -> bool {
+    is_soft(error, Soft::PRECONDITIONFAILED) || is_not_found(error)
+}
+
+/// The same as an error of its own: elsewhere the code means something that is not to be tried again.
+pub(crate) fn no_copy() -> lapin::Error {
+    io::Error::from(io::ErrorKind::NotFound).into()
+}
+
+fn is_soft(error: &lapin::Error, kind: Soft) -> bool {
+    matches!(error.kind(), Lapin::ProtocolError(no) if *no.kind() == AMQPErrorKind::Soft(kind))
 }
 
 /// What an error code of the broker means.

@@ -129,8 +129,7 @@ pub(crate) async fn open(shared: &Shared, connection: &Connection) -> lapin::Res
     Ok(resumed.reader(Some(last.offset)))
 }
 
-/// Declares the stream. A server that has just started takes connections before it has its streams again, so that it is
-/// asked for a while. Returns the channel that was asked on: a "no" closes it.
+/// Declares the stream. Returns the channel that was asked on: a "no" closes it.
 async fn declare(
     connection: &Connection,
     name: &ShortString,
@@ -140,18 +139,27 @@ async fn declare(
         durable: true,
         ..QueueDeclareOptions::default()
     };
-    let mut left = TRIES;
-    loop {
+    patiently(error::is_not_found, || async move {
         let channel = connection.channel().await?;
         let declared = channel.queue_declare(name.clone(), durable, arguments(source));
-        match declared.await {
-            Ok(_) => return Ok(channel),
-            Err(error) if left == 0 || !error::is_not_found(&error) => return Err(error),
-            Err(_) => {}
+        declared.await.map(|_| channel)
+    })
+    .await
+}
+
+/// Asks again for a while, as long as the answer is one that says "not yet": a server that has just started takes
+/// connections before it has its streams again.
+async fn patiently<T, F: Future<Output = lapin::Result<T>>>(
+    not_yet: impl Fn(&lapin::Error) -> bool,
+    ask: impl Fn() -> F,
+) -> lapin::Result<T> {
+    for _ in 0..TRIES {
+        match ask().await {
+            Err(error) if not_yet(&error) => sleep(PAUSE).await,
+            answer => return answer,
         }
-        left -= 1;
-        sleep(PAUSE).await;
     }
+    ask().await
 }
 
 /// How much is lost, only the numbers in the messages can tell.
@@ -170,15 +178,24 @@ async fn attach(
     stream: &ShortString,
     offset: AMQPValue,
 ) -> lapin::Result<Attached> {
-    let channel = connection.channel().await?;
-    prefetch(&channel).await?;
     let mut arguments = FieldTable::default();
     arguments.insert(OFFSET.into(), offset);
-    let options = BasicConsumeOptions::default();
-    let consumer = channel
-        .basic_consume(stream.clone(), "".into(), options, arguments)
-        .await?;
-    Ok(Attached { channel, consumer })
+    let arguments = &arguments;
+    let attached = patiently(error::has_no_copy, || async move {
+        let channel = connection.channel().await?;
+        prefetch(&channel).await?;
+        let options = BasicConsumeOptions::default();
+        let consumer = channel.basic_consume(stream.clone(), "".into(), options, arguments.clone());
+        let consumer = consumer.await?;
+        Ok(Attached { channel, consumer })
+    });
+    attached.await.map_err(|error| {
+        if error::has_no_copy(&error) {
+            error::no_copy()
+        } else {
+            error
+        }
+    })
 }
 
 impl Attached {
