@@ -247,7 +247,11 @@ pub(crate) async fn told(
     is_it: impl Fn(&ClusterEvent) -> bool,
 ) -> Verdict {
     let told = node.events().wait_for(|events| events.iter().any(&is_it));
-    within(patience(), &format!("an event about {what}"), told).await
+    let told = within(patience(), &format!("an event about {what}"), told).await;
+    told.map_err(|Failure(late)| {
+        let events = node.events().with(|events| format!("{events:?}"));
+        Failure(format!("{late}, but these: {events}"))
+    })
 }
 
 /// Whether a node was told something so far.
