@@ -32,7 +32,7 @@ impl Length {
         Self {
             share: Duration::ZERO,
             hold: Duration::ZERO..Duration::ZERO,
-            load: 30,
+            load: 20,
             attempts: 15,
             burst: 500,
             finals: 20,

@@ -348,13 +348,9 @@ pub(crate) const EXPECTED: &[(Bug, &[&str])] = &[
     ),
 ];
 
-/// Some bugs with fault cases that must fail, without `faults::`. Those that only lose or repeat are not among them: the
-/// cluster tells what is lost and drops what comes twice.
+/// Some bugs with fault cases that must fail, without `faults::`. Those that lose, repeat or go deaf are not among them: the
+/// cluster tells what is lost, drops what comes twice and makes deaf sessions anew.
 pub(crate) const UNDER_FAULTS: &[(Bug, &[&str])] = &[
-    (
-        Bug::GoesDeafAfterReconnect,
-        &["broker::killed_and_restarted"],
-    ),
     (Bug::LeavesATask, &["node::one_leaves"]),
     (Bug::ForgetsToResume, &["link::one_node_cut_off"]),
 ];

@@ -88,7 +88,8 @@ async fn longer_than_emits_are_kept(context: Context) -> Verdict {
             .await?;
         drill.regains_the_broker(&before).await?;
     }
-    drill.ends().await.map(drop)
+    // What was on its way when the broker went is given up too, and a log that never got it cannot give it back.
+    drill.ends_with_losses().await.map(drop)
 }
 
 /// Emits much more than any lane holds while the broker is away.
