@@ -47,7 +47,7 @@ impl Length {
             hold: Duration::ZERO..Duration::from_secs(10),
             load: 300,
             attempts: 100,
-            burst: 5_000,
+            burst: 2_000,
             finals: 200,
             pause: Duration::from_millis(4),
         }

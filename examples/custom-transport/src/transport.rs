@@ -21,7 +21,7 @@ use socketioxide_adapter_core::{
 use tokio::{
     net::TcpStream,
     sync::{mpsc, mpsc::error::TrySendError, oneshot},
-    time::{interval, timeout},
+    time::{Instant, interval, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -29,7 +29,8 @@ use crate::protocol::{Frame, framed};
 
 /// Every call, and every attempt to connect, ends by then.
 const CALL: Duration = Duration::from_secs(5);
-/// The hub is asked for a sign of life this often; a connection that is silent for four times as long is dead.
+/// The hub is asked for a sign of life this often; a connection on which nothing of ours comes back for four times as long is
+/// dead. What others send proves nothing about the way to the hub.
 const PING: Duration = Duration::from_millis(500);
 /// How many frames may wait to be sent, and how many to come back. The next one is refused.
 const WAITING: usize = 1_024;
@@ -178,8 +179,9 @@ async fn serve(shared: &Shared, up: SessionUp) -> io::Result<Infallible> {
     };
     let reading = async {
         let mut starting = Some((queue, up));
+        let mut answered = Instant::now();
         loop {
-            let frame = timeout(4 * PING, Frame::read(&mut stream)).await??;
+            let frame = timeout_at(answered + 4 * PING, Frame::read(&mut stream)).await??;
             lock(&shared.subscriptions).retain(|(topic, sender)| {
                 if starting.is_some() {
                     sender.resumed(Continuity::Unknown);
@@ -195,8 +197,11 @@ async fn serve(shared: &Shared, up: SessionUp) -> io::Result<Infallible> {
                 up.up();
             }
             // Our own frames come back in the order in which they were sent.
-            let own = (frame.client == shared.client).then(|| waiting.try_recv().ok());
-            if let Some((back, wanted)) = own.flatten() {
+            if frame.client != shared.client {
+                continue;
+            }
+            answered = Instant::now();
+            if let Ok((back, wanted)) = waiting.try_recv() {
                 lock(&shared.subscriptions).extend(wanted);
                 let _ = back.send(());
             }

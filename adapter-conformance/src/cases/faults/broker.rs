@@ -53,7 +53,7 @@ async fn killed_amid_a_burst(context: Context) -> Verdict {
         drill.burst(burst);
         drill.note("a burst begins");
         drill
-            .until(patience(), "the middle of a burst", |drill| {
+            .until(3 * patience(), "the middle of a burst", |drill| {
                 drill.attempted() > attempts + burst
             })
             .await?;

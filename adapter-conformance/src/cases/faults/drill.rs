@@ -217,7 +217,7 @@ impl<'a> Drill<'a> {
 
     /// Waits until bursts have ended.
     pub(super) async fn burst_ends(&self) -> Verdict {
-        self.until(3 * patience(), "the end of a burst", |drill| {
+        self.until(4 * patience(), "the end of a burst", |drill| {
             drill
                 .members
                 .iter()
