@@ -260,4 +260,6 @@ fn last_number(seq: u64, count: u32) -> Option<u64> {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -397,3 +397,6 @@ pub(crate) fn publish_error(kind: ErrorKind) -> Error {
     };
     Error::new(kind, "publish", message)
 }
+
+#[cfg(test)]
+mod model;

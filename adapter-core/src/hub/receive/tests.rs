@@ -1,8 +1,6 @@
-//! Single rules of the receive filter; `ledger` judges them all together on random histories.
+//! Single rules of the receive filter; `model` judges them all together on random histories.
 
 use super::*;
-
-mod ledger;
 
 const HOLD: Duration = Duration::from_millis(250);
 
