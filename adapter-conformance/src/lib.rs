@@ -21,10 +21,14 @@
 //!
 //! The cases of the level `faults::` are brief by default. `--soak <minutes>`, as in `cargo test --test conformance --
 //! faults:: --soak 60`, gives them faults as long as they are in production, again and again for as long as that.
+//!
+//! `CONFORMANCE_ROWS` names a folder: a run of the whole suite then writes a file of JSON there, which says for each
+//! promise how many cases passed and failed, and why the others do not apply.
 
 mod cases;
 mod check;
 mod context;
+mod guarantees;
 mod journal;
 mod lab;
 pub mod ledger;

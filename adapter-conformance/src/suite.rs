@@ -17,6 +17,7 @@ use crate::{
     Lab, LabResult,
     cases::{self, Case},
     context::{Context, PATIENCE, Sabotage},
+    guarantees::Found,
     journal::Journal,
     length::{Length, take_soak},
 };
@@ -61,7 +62,14 @@ where
         }),
         Err(error) => Err(error.to_string().into()),
     };
-    libtest_mimic::run(&arguments, trials(&suite)).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials(&suite));
+    if let Ok(suite) = &suite
+        && let Err(error) = suite.write_row()
+    {
+        tell(&format!("the row of this lab was not written: {error}"));
+        return ExitCode::FAILURE;
+    }
+    conclusion.exit_code()
 }
 
 /// One trial per case; without a suite, each of them fails.
@@ -83,10 +91,14 @@ fn trial(suite: &Arc<Suite>, case: &'static Case) -> Trial {
     let reason = suite.inapplicable(case);
     let ignored = reason.is_some();
     let suite = suite.clone();
-    let trial = Trial::ignorable_test(case.name, move || match suite.run_case(case) {
-        Outcome::Passed => Ok(Completion::Completed),
-        Outcome::Ignored(reason) => Ok(Completion::ignored_with(reason)),
-        Outcome::Failed(reason) => Err(reason.into()),
+    let trial = Trial::ignorable_test(case.name, move || {
+        let outcome = suite.run_case(case);
+        suite.found.note(case.name, &outcome);
+        match outcome {
+            Outcome::Passed => Ok(Completion::Completed),
+            Outcome::Ignored(reason) => Ok(Completion::ignored_with(reason)),
+            Outcome::Failed(reason) => Err(reason.into()),
+        }
     });
     trial
         .with_kind(reason.unwrap_or_default())
@@ -115,6 +127,7 @@ pub struct Suite {
     length: Length,
     /// Whether nothing but this suite runs in the process, so that its memory can be measured.
     owns_process: bool,
+    found: Found,
 }
 
 impl Suite {
@@ -139,6 +152,7 @@ impl Suite {
             sabotage: None,
             length: Length::brief(),
             owns_process: false,
+            found: Found::default(),
         })
     }
 
@@ -174,6 +188,16 @@ impl Suite {
             || Outcome::Failed(format!("there is no case {name:?}")),
             |case| self.run_case(case),
         )
+    }
+
+    /// Tells the documentation what was found, where it is asked for.
+    fn write_row(&self) -> io::Result<()> {
+        for case in cases::all() {
+            if let Some(reason) = self.inapplicable(case) {
+                self.found.note(case.name, &Outcome::Ignored(reason));
+            }
+        }
+        self.found.write(&self.capabilities, Self::names())
     }
 
     fn inapplicable(&self, case: &Case) -> Option<String> {
