@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, future::poll_fn, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use tokio::{
     sync::watch,
@@ -28,6 +29,8 @@ use crate::{
 const TAILS: u32 = 3;
 /// Longest wait for the broker to take a tail notice.
 const TAIL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Ranges of numbers whose withdrawal was refused; of more, the oldest is forgotten.
+const MAX_WITHDRAWN: usize = 64;
 /// Waits between attempts while the link is up but refuses frames.
 const RETRY_FLOOR: Duration = Duration::from_millis(50);
 const RETRY_CEILING: Duration = Duration::from_secs(1);
@@ -47,6 +50,8 @@ pub(crate) struct Writer {
     window: VecDeque<Sealed>,
     /// One future per front element of the window.
     publishing: FuturesOrdered<Publishing>,
+    /// Withdrawals that the broker refused as it refused the frames, lowest number first.
+    withdrawn: VecDeque<Sealed>,
     failures: u32,
     retry_at: Option<Instant>,
     tails_left: u32,
@@ -68,6 +73,7 @@ impl Writer {
             numbers: Arc::default(),
             window: VecDeque::new(),
             publishing: FuturesOrdered::new(),
+            withdrawn: VecDeque::new(),
             failures: 0,
             retry_at: None,
             tails_left: 0,
@@ -113,7 +119,7 @@ impl Writer {
                 }
             }
             if self.window.is_empty() && !busy && lane.is_drained() {
-                if self.tails_left > 0 && live {
+                if live && (self.tails_left > 0 || !self.withdrawn.is_empty()) {
                     self.publish_tail().await;
                 }
                 return;
@@ -158,6 +164,10 @@ impl Writer {
             return;
         }
         self.retry_at = None;
+        if self.failures == 0 {
+            // The broker takes something again. Peers wait a moment for withdrawals before they report a gap.
+            self.window.extend(self.withdrawn.drain(..));
+        }
         for sealed in self.window.iter().skip(self.publishing.len()) {
             if sealed.maybe_sent {
                 self.shared.counters.frames_resent.inc();
@@ -199,9 +209,13 @@ impl Writer {
             sealed.last_error = kind;
         }
         if error.outcome() == Outcome::Rejected || kind == ErrorKind::TooLarge {
-            let front = self.window.pop_front();
-            if let Some(void) = front.and_then(|front| self.give_up(front, kind)) {
-                self.window.push_front(void);
+            match self.window.pop_front() {
+                Some(front) if front.void => self.withdraw_later(front),
+                front => {
+                    if let Some(void) = front.and_then(|front| self.give_up(front, kind)) {
+                        self.window.push_front(void);
+                    }
+                }
             }
         }
         let wait = (RETRY_FLOOR * 2u32.saturating_pow(self.failures.min(8))).min(RETRY_CEILING);
@@ -227,9 +241,6 @@ impl Writer {
     /// Gives a frame up. It is told as unsent and its numbers are withdrawn, by the frame returned, so that peers do not
     /// report the same loss; unless some attempt may have arrived: then only the peers can tell, and a tail makes them.
     fn give_up(&mut self, mut sealed: Sealed, kind: ErrorKind) -> Option<Sealed> {
-        if sealed.void {
-            return None;
-        }
         let (count, bytes) = (sealed.count, sealed.bytes);
         let waiters = std::mem::take(&mut sealed.waiters);
         if sealed.maybe_sent {
@@ -244,10 +255,33 @@ impl Writer {
         if !self.lane.is_sequenced() {
             return None;
         }
-        let head = head(&self.shared, &self.lane, FrameKind::Void, sealed.seq, count);
-        sealed.payload = self.shared.wire.seal(self.shared.wire.begin(), head);
+        sealed.payload = self.notice(FrameKind::Void, sealed.seq, count);
         sealed.void = true;
         Some(sealed)
+    }
+
+    /// Keeps a withdrawal for when the broker takes frames again: without it, peers report what was told already.
+    fn withdraw_later(&mut self, mut void: Sealed) {
+        if let Some(last) = self.withdrawn.back()
+            && last.seq + u64::from(last.count) == void.seq
+            && let Some(count) = last.count.checked_add(void.count)
+        {
+            (void.seq, void.count) = (last.seq, count);
+            void.payload = self.notice(FrameKind::Void, void.seq, count);
+            self.withdrawn.pop_back();
+        }
+        self.withdrawn.push_back(void);
+        if self.withdrawn.len() > MAX_WITHDRAWN {
+            self.withdrawn.pop_front();
+        }
+        self.tails_left = TAILS;
+        self.tail_at = Instant::now() + self.shared.config.heartbeat;
+    }
+
+    /// A frame without envelopes.
+    fn notice(&self, kind: FrameKind, seq: u64, count: u32) -> Bytes {
+        let head = head(&self.shared, &self.lane, kind, seq, count);
+        self.shared.wire.seal(self.shared.wire.begin(), head)
     }
 
     /// Frees the room of what was given up and tells those who wait for it.
@@ -330,26 +364,31 @@ impl Writer {
         }
     }
 
-    /// Tells peers the number of the next envelope. Only sent with nothing on its way: it must not overtake a frame
-    /// that is sent again, or peers would report it lost.
+    /// Tells peers the number of the next envelope, and before that which numbers are withdrawn. Only sent with nothing on
+    /// its way: it must not overtake a frame that is sent again, or peers would report it lost.
     async fn publish_tail(&mut self) {
         if !self.lane.is_sequenced() {
             return;
         }
-        let head = head(
-            &self.shared,
-            &self.lane,
-            FrameKind::Tail,
-            self.lane.next_number(),
-            0,
-        );
-        let payload = self.shared.wire.seal(self.shared.wire.begin(), head);
+        while let Some(void) = self.withdrawn.front() {
+            let payload = void.payload.clone();
+            if !self.publish_notice(payload).await {
+                return;
+            }
+            self.withdrawn.pop_front();
+        }
+        let tail = self.notice(FrameKind::Tail, self.lane.next_number(), 0);
+        self.publish_notice(tail).await;
+    }
+
+    /// Returns whether the broker has it. If not, the link's recovery makes peers ask again.
+    async fn publish_notice(&mut self, payload: Bytes) -> bool {
         let publish = self.shared.transport.publish(&self.lane.topic, payload);
-        let result = timeout(TAIL_TIMEOUT, publish).await;
-        if !matches!(result, Ok(Ok(_))) {
-            // The link's recovery makes peers ask again.
+        let published = matches!(timeout(TAIL_TIMEOUT, publish).await, Ok(Ok(_)));
+        if !published {
             debug!(topic = %self.lane.topic, "tail notice not sent");
         }
+        published
     }
 
     /// The end before everything was sent. What is on its way may arrive all the same, so it is not called unsent; peers
