@@ -11,6 +11,8 @@ use crate::{
     transport::Transport,
 };
 
+pub use crate::root_ca::RootCa;
+
 /// A connecting transport.
 pub type Connecting = Pin<Box<dyn Future<Output = Result<Arc<dyn Transport>>> + Send>>;
 
@@ -247,6 +249,15 @@ impl BackendUrl {
             .ok_or_else(|| config(format!("option {key:?} must be a time such as 500ms or 5s")))
     }
 
+    /// Takes the option `key` as [`take_duration`](Self::take_duration) does, into `time`, which stays as it is without it.
+    ///
+    /// # Errors
+    /// As [`take_duration`](Self::take_duration).
+    pub fn read_duration(&mut self, key: &'static str, time: &mut Duration) -> Result<()> {
+        *time = self.take_duration(key)?.unwrap_or(*time);
+        Ok(())
+    }
+
     /// Ends the reading: every option must have been taken, and every host if there are several.
     ///
     /// # Errors
@@ -380,6 +391,13 @@ mod tests {
         assert_eq!(url.take_duration("b").unwrap(), ms(5_000));
         assert_eq!(url.take_duration("e").unwrap(), None);
         assert!(url.take_duration("c").is_err());
+        let (mut a, mut e) = (Duration::ZERO, Duration::ZERO);
+        let mut again = BackendUrl::parse("redis://h?a=500ms&c=5").unwrap();
+        assert!(
+            again.read_duration("a", &mut a).is_ok() && again.read_duration("e", &mut e).is_ok()
+        );
+        assert_eq!((Some(a), e), (ms(500), Duration::ZERO));
+        assert!(again.read_duration("c", &mut a).is_err());
         assert_eq!(
             url.take_duration("d").unwrap_err().to_string(),
             "broker url: option \"d\" must be a time such as 500ms or 5s"

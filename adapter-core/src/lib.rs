@@ -9,6 +9,7 @@ mod events;
 mod hub;
 mod id;
 pub mod memory;
+mod root_ca;
 mod stats;
 pub mod transport;
 pub mod wire;

@@ -4,12 +4,14 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use socketioxide_adapter_core::{
     Error, ErrorKind, Result,
-    backend::BackendUrl,
+    backend::{BackendUrl, RootCa},
     transport::{Backoff, BufferLimits},
 };
 
 /// The prefix of all subjects if none is given.
 const PREFIX: &str = "socketioxide";
+/// What an error of the configuration begins with.
+pub(crate) const OPERATION: &str = "nats: config";
 const PORT: u16 = 4222;
 const MIB: usize = 1 << 20;
 /// NATS itself takes at most 64 MiB in one message.
@@ -34,18 +36,6 @@ impl fmt::Display for Server {
             false => write!(f, "{}:{}", self.host, self.port),
         }
     }
-}
-
-/// Which certificate authorities to trust.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RootCa {
-    /// Those of the operating system.
-    System,
-    /// Those in a PEM file, which is read once, when connecting.
-    File(PathBuf),
-    /// Those in this PEM text.
-    Pem(Vec<u8>),
 }
 
 /// How to log in. `Debug` shows no secret.
@@ -78,16 +68,6 @@ impl fmt::Debug for Auth {
             Self::Token(_) => f.write_str("token"),
             Self::NkeyFile(path) => write!(f, "nkey in {}", path.display()),
             Self::CredsFile(path) => write!(f, "credentials in {}", path.display()),
-        }
-    }
-}
-
-impl fmt::Debug for RootCa {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::System => f.write_str("system"),
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Pem(pem) => write!(f, "{} bytes of PEM", pem.len()),
         }
     }
 }
@@ -204,19 +184,14 @@ impl NatsConfig {
             config = config.with_server(host, port.unwrap_or(PORT));
         }
         if url.scheme().ends_with("+tls") {
-            let ca = url.take("ca").map(|path| RootCa::File(path.into()));
-            config.tls = Some(ca.unwrap_or(RootCa::System));
+            config.tls = Some(RootCa::take_from(&mut url));
         }
         config.auth = auth(&mut url)?;
         if let Some(prefix) = url.take("prefix") {
             config.prefix = prefix;
         }
-        if let Some(timeout) = url.take_duration("connect_timeout")? {
-            config.connect_timeout = timeout;
-        }
-        if let Some(timeout) = url.take_duration("timeout")? {
-            config.timeout = timeout;
-        }
+        url.read_duration("connect_timeout", &mut config.connect_timeout)?;
+        url.read_duration("timeout", &mut config.timeout)?;
         if url.scheme().contains("+jetstream") {
             config.log = Some(log(&mut url)?);
         }
@@ -350,9 +325,7 @@ fn auth(url: &mut BackendUrl) -> Result<Auth> {
 
 fn log(url: &mut BackendUrl) -> Result<LogConfig> {
     let mut log = LogConfig::default();
-    if let Some(max_age) = url.take_duration("max_age")? {
-        log.max_age = max_age;
-    }
+    url.read_duration("max_age", &mut log.max_age)?;
     if let Some(bytes) = url.take_parsed("max_bytes", "a number of bytes such as 268435456")? {
         log.max_bytes = bytes;
     }
@@ -368,5 +341,5 @@ fn log(url: &mut BackendUrl) -> Result<LogConfig> {
 }
 
 pub(crate) fn invalid(message: &'static str) -> Error {
-    Error::new(ErrorKind::Config, "nats: config", message)
+    Error::new(ErrorKind::Config, OPERATION, message)
 }

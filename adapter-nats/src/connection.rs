@@ -7,10 +7,10 @@ use std::{
 };
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, rustls::ClientConfig};
-use socketioxide_adapter_core::{Error, ErrorKind, Result};
+use socketioxide_adapter_core::{Error, ErrorKind, Result, backend::RootCa};
 
 use crate::{
-    config::{Auth, NatsConfig, PUBLISHES, RootCa},
+    config::{Auth, NatsConfig, PUBLISHES},
     error, subjects, tls,
 };
 

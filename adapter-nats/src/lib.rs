@@ -60,9 +60,10 @@ use socketioxide_adapter_core::{
 };
 
 pub use self::{
-    config::{Auth, LogConfig, NatsConfig, RootCa, Server},
+    config::{Auth, LogConfig, NatsConfig, Server},
     transport::NatsTransport,
 };
+pub use socketioxide_adapter_core::backend::RootCa;
 
 /// NATS for a [`Registry`](socketioxide_adapter_core::backend::Registry).
 pub const BACKEND: Backend = Backend {

@@ -7,9 +7,9 @@ use async_nats::rustls::{
     crypto::ring,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use socketioxide_adapter_core::{Error, ErrorKind, Result};
+use socketioxide_adapter_core::{ErrorKind, Result, backend::RootCa};
 
-use crate::config::{RootCa, invalid};
+use crate::config::{OPERATION, invalid};
 
 /// How to speak TLS. The provider is named here and not taken from the process: with none or two of them compiled in,
 /// rustls panics when it has to choose.
@@ -25,20 +25,11 @@ pub(crate) fn config(ca: &RootCa) -> Result<ClientConfig> {
 
 fn roots(ca: &RootCa) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    match ca {
-        RootCa::System => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            return Ok(roots);
-        }
-        RootCa::File(path) => add_pem(
-            &mut roots,
-            &std::fs::read(path).map_err(|error| {
-                let message = format!("option \"ca\": {}: {error}", path.display());
-                Error::new(ErrorKind::Config, "nats: config", message)
-            })?,
-        )?,
-        RootCa::Pem(pem) => add_pem(&mut roots, pem)?,
-    }
+    let Some(pem) = ca.pem(OPERATION)? else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok(roots);
+    };
+    add_pem(&mut roots, &pem)?;
     if roots.is_empty() {
         return Err(invalid(
             "no certificate authority to trust: name a PEM file with the option \"ca\"",

@@ -4,12 +4,14 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use socketioxide_adapter_core::{
     Error, ErrorKind, Result,
-    backend::BackendUrl,
+    backend::{BackendUrl, RootCa},
     transport::{Backoff, BufferLimits},
 };
 
 /// The prefix of all channels if none is given.
 const PREFIX: &str = "socketioxide";
+/// What an error of the configuration begins with.
+pub(crate) const OPERATION: &str = "redis: config";
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26_379;
 /// Redis itself takes at most 512 MiB in one argument (`proto-max-bulk-len`).
@@ -40,19 +42,6 @@ pub enum Address {
     },
     /// A unix socket.
     Unix(PathBuf),
-}
-
-/// Which certificate authorities to trust.
-#[derive(Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RootCa {
-    /// Those of the operating system.
-    #[default]
-    System,
-    /// Those in a PEM file, which is read once, when connecting.
-    File(PathBuf),
-    /// Those in this PEM text.
-    Pem(Vec<u8>),
 }
 
 /// What the addresses are.
@@ -117,16 +106,6 @@ impl fmt::Debug for Address {
             Self::Unix(_) => "redis+unix",
         };
         write!(f, "{scheme}://{self}")
-    }
-}
-
-impl fmt::Debug for RootCa {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::System => f.write_str("system"),
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Pem(pem) => write!(f, "{} bytes of PEM", pem.len()),
-        }
     }
 }
 
@@ -265,9 +244,7 @@ impl RedisConfig {
                 "rediss" => Address::Tls {
                     host: String::new(),
                     port,
-                    ca: url
-                        .take("ca")
-                        .map_or(RootCa::System, |ca| RootCa::File(ca.into())),
+                    ca: RootCa::take_from(&mut url),
                 },
                 _ => Address::Tcp {
                     host: String::new(),
@@ -302,12 +279,8 @@ impl RedisConfig {
         if let Some(prefix) = url.take("prefix") {
             config.prefix = prefix;
         }
-        if let Some(timeout) = url.take_duration("connect_timeout")? {
-            config.connect_timeout = timeout;
-        }
-        if let Some(timeout) = url.take_duration("timeout")? {
-            config.timeout = timeout;
-        }
+        url.read_duration("connect_timeout", &mut config.connect_timeout)?;
+        url.read_duration("timeout", &mut config.timeout)?;
         url.finish()?;
         if config.addresses.is_empty() {
             return Err(invalid(
@@ -443,5 +416,5 @@ impl fmt::Debug for RedisConfig {
 }
 
 pub(crate) fn invalid(message: &'static str) -> Error {
-    Error::new(ErrorKind::Config, "redis: config", message)
+    Error::new(ErrorKind::Config, OPERATION, message)
 }

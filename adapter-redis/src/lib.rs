@@ -66,9 +66,10 @@ use socketioxide_adapter_core::{
 };
 
 pub use self::{
-    config::{Address, RedisConfig, RootCa, Topology},
+    config::{Address, RedisConfig, Topology},
     transport::RedisTransport,
 };
+pub use socketioxide_adapter_core::backend::RootCa;
 
 /// Redis Pub/Sub, on one server or with sentinels, for a [`Registry`](socketioxide_adapter_core::backend::Registry).
 pub const BACKEND: Backend = Backend {
