@@ -167,7 +167,8 @@ pub struct AmqpConfig {
     /// After twice this time without a sign of life the *broker* gives this node up. Whole seconds. Default 5 s. This
     /// node gives the broker up sooner: after 2 to 2.5 s.
     pub heartbeat: Duration,
-    /// How long `connect` may take, and each later attempt to reconnect. Default 5 s.
+    /// How long `connect` may take, and each later attempt to reconnect. One of several servers has its share of it to let
+    /// this node in, so that one that is silent does not keep it from the next. Default 5 s.
     pub connect_timeout: Duration,
     /// How long a publish or a subscribe may take. Default 2 s.
     pub timeout: Duration,

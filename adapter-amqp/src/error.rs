@@ -56,13 +56,13 @@ impl Step {
     }
 }
 
-/// Why there was no session if no attempt came to an end.
-pub(crate) fn silent(config: &AmqpConfig, limit: Duration) -> String {
-    let servers: Vec<String> = config.servers.iter().map(ToString::to_string).collect();
+/// What is known of servers that said nothing.
+pub(crate) fn silent(config: &AmqpConfig, servers: &[Address], limit: Duration) -> String {
     let other = match config.tls {
         Some(_) => "a plain amqp:// port",
         None => "an amqps:// port",
     };
+    let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
     let servers = servers.join(", ");
     format!("{servers}: no answer within {limit:?}, is it {other}?")
 }

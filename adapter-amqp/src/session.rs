@@ -25,7 +25,7 @@ use socketioxide_adapter_core::{
 };
 use tokio::{
     sync::mpsc::Receiver,
-    time::{Instant, Interval, MissedTickBehavior, interval, interval_at},
+    time::{Instant, Interval, MissedTickBehavior, interval, interval_at, timeout},
 };
 
 use crate::{
@@ -73,13 +73,21 @@ pub(crate) async fn run(shared: Arc<Shared>, up: SessionUp) -> Error {
     let _end = End(&shared);
     let server = shared.servers.next();
     let (config, tasks) = (&shared.config, &shared.tasks);
-    let connections = tokio::try_join!(
-        Connection::open(config, server, "publisher", tasks),
-        Connection::open(config, server, "subscriber", tasks)
-    );
-    let (publishing, mut subscribing) = match connections {
-        Ok(connections) => connections,
-        Err(error) => return error,
+    let both = async {
+        tokio::try_join!(
+            Connection::open(config, server, "publisher", tasks),
+            Connection::open(config, server, "subscriber", tasks)
+        )
+    };
+    // Its share of the time that all have: the next one may answer.
+    let limit = config.connect_timeout / u32::try_from(config.servers.len()).unwrap_or(u32::MAX);
+    let (publishing, mut subscribing) = match timeout(limit, both).await {
+        Ok(Ok(connections)) => connections,
+        Ok(Err(error)) => return error,
+        Err(_) => {
+            let message = error::silent(config, std::slice::from_ref(&server.0), limit);
+            return Step::Connect.error(ErrorKind::Unavailable, message);
+        }
     };
     let session = Session {
         shared: &shared,

@@ -144,7 +144,10 @@ impl AmqpTransport {
                 let reason = reason.strip_prefix("amqp: connect: ").unwrap_or(reason);
                 format!("{reason} (gave up after {limit:?})")
             }
-            None => error::silent(&transport.shared.config, limit),
+            None => {
+                let config = &transport.shared.config;
+                error::silent(config, &config.servers, limit)
+            }
         };
         Err(Step::Connect.error(ErrorKind::Unavailable, message))
     }
