@@ -1,15 +1,17 @@
 //! How to reach a broker, and the limits of the transport.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, time::Duration};
 
 use socketioxide_adapter_core::{
     Error, ErrorKind, Result,
-    backend::BackendUrl,
+    backend::{BackendUrl, RootCa},
     transport::{Backoff, BufferLimits},
 };
 
 /// The prefix of all names if none is given.
 const PREFIX: &str = "socketioxide";
+/// What an error of the configuration begins with.
+pub(crate) const OPERATION: &str = "amqp: config";
 const PORT: u16 = 5672;
 const TLS_PORT: u16 = 5671;
 /// RabbitMQ itself takes at most 128 MiB in one message (`max_message_size`).
@@ -53,29 +55,6 @@ impl fmt::Display for Address {
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
-    }
-}
-
-/// Which certificate authorities to trust.
-#[derive(Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RootCa {
-    /// Those of the operating system.
-    #[default]
-    System,
-    /// Those in a PEM file, which is read once, when connecting.
-    File(PathBuf),
-    /// Those in this PEM text.
-    Pem(Vec<u8>),
-}
-
-impl fmt::Debug for RootCa {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::System => f.write_str("system"),
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Pem(pem) => write!(f, "{} bytes of PEM", pem.len()),
-        }
     }
 }
 
@@ -223,8 +202,7 @@ impl AmqpConfig {
             ..Self::new(Address::new("", 0))
         };
         if tls {
-            let ca = url.take("ca").map(|path| RootCa::File(path.into()));
-            config.tls = Some(ca.unwrap_or_default());
+            config.tls = Some(RootCa::take_from(&mut url));
         }
         if let Some(username) = url.username() {
             config.username = username;
@@ -242,15 +220,9 @@ impl AmqpConfig {
         if let Some(prefix) = url.take("prefix") {
             config.prefix = prefix;
         }
-        for (option, setting) in [
-            ("heartbeat", &mut config.heartbeat),
-            ("connect_timeout", &mut config.connect_timeout),
-            ("timeout", &mut config.timeout),
-        ] {
-            if let Some(time) = url.take_duration(option)? {
-                *setting = time;
-            }
-        }
+        url.read_duration("heartbeat", &mut config.heartbeat)?;
+        url.read_duration("connect_timeout", &mut config.connect_timeout)?;
+        url.read_duration("timeout", &mut config.timeout)?;
         url.finish()?;
         Ok(config)
     }
@@ -438,5 +410,5 @@ fn stream(url: &mut BackendUrl) -> Result<Source> {
 }
 
 pub(crate) fn invalid(message: &'static str) -> Error {
-    Error::new(ErrorKind::Config, "amqp: config", message)
+    Error::new(ErrorKind::Config, OPERATION, message)
 }

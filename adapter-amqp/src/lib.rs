@@ -39,7 +39,9 @@
 //! | `max_age` | `3600s` | how long the broker keeps what is in a stream |
 //! | `segment_bytes` | 16 MiB | size of the files of a stream; only whole ones are deleted |
 //!
-//! [`AmqpConfig`] has the same and the rest: buffers, payload limit, reconnect back-off.
+//! [`AmqpConfig`] has the same and the rest: buffers, payload limit, reconnect back-off. `docs/backends/amqp.md` and
+//! `docs/backends/rabbitmq-streams.md` in the repository say what happens when, how to size the broker, and how to
+//! configure it.
 
 mod config;
 mod connection;
@@ -64,9 +66,11 @@ use socketioxide_adapter_core::{
 };
 
 pub use self::{
-    config::{Address, AmqpConfig, RootCa, Source},
+    config::{Address, AmqpConfig, Source},
     transport::AmqpTransport,
 };
+
+pub use socketioxide_adapter_core::backend::RootCa;
 
 /// Queues for a [`Registry`](socketioxide_adapter_core::backend::Registry).
 pub const BACKEND: Backend = Backend {

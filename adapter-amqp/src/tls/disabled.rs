@@ -2,13 +2,10 @@
 
 use std::{convert::Infallible, io};
 
-use socketioxide_adapter_core::{ErrorKind, Result};
+use socketioxide_adapter_core::{ErrorKind, Result, backend::RootCa};
 use tokio::net::TcpStream;
 
-use crate::{
-    config::{RootCa, invalid},
-    connection::Stream,
-};
+use crate::{config::invalid, connection::Stream};
 
 /// Cannot be made.
 #[derive(Debug)]

@@ -7,12 +7,12 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
-use socketioxide_adapter_core::{Error, ErrorKind, Result};
+use socketioxide_adapter_core::{ErrorKind, Result, backend::RootCa};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    config::{RootCa, invalid},
+    config::{OPERATION, invalid},
     connection::Stream,
 };
 
@@ -53,21 +53,11 @@ impl fmt::Debug for Tls {
 
 fn roots(ca: &RootCa) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    match ca {
-        RootCa::System => {
+    match ca.pem(OPERATION)? {
+        Some(pem) => add_pem(&mut roots, &pem)?,
+        None => {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
-        RootCa::File(path) => add_pem(
-            &mut roots,
-            &std::fs::read(path).map_err(|error| {
-                Error::new(
-                    ErrorKind::Config,
-                    "amqp: config",
-                    format!("option \"ca\": {}: {error}", path.display()),
-                )
-            })?,
-        )?,
-        RootCa::Pem(pem) => add_pem(&mut roots, pem)?,
     }
     if roots.is_empty() {
         return Err(invalid(
