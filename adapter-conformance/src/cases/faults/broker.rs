@@ -170,6 +170,8 @@ enum Fault {
 }
 
 async fn one_fault_after_another(context: Context) -> Verdict {
+    // A gate need not outlast its broker, but a proxy does.
+    let proxied = context.lab.endpoint().is_some();
     let has = |ability| {
         let faults = context.lab.faults();
         faults.is_some_and(|faults| faults.abilities().contains(&ability))
@@ -179,12 +181,12 @@ async fn one_fault_after_another(context: Context) -> Verdict {
         (Fault::Stop, has(Ability::Stop)),
         (Fault::Freeze, has(Ability::Freeze)),
         (Fault::Cut, has(Ability::Cut)),
-        (Fault::CutOneOff, context.lab.has_gates()),
+        (Fault::CutOneOff, proxied),
     ];
     let possible = all.into_iter().filter(|(_, possible)| *possible);
     let possible: Vec<Fault> = possible.map(|(fault, _)| fault).collect();
-    let last = match context.lab.has_gates() {
-        true => Seat::queued().gated(),
+    let last = match proxied {
+        true => Seat::queued().proxied(),
         false => Seat::queued(),
     };
     let mut drill = Drill::of(&context, [Seat::confirmed(), Seat::queued(), last]).await?;
@@ -206,9 +208,9 @@ async fn one_fault_after_another(context: Context) -> Verdict {
                 faults.thaw().await?;
             }
             Fault::CutOneOff => {
-                drill.members[2].gate()?.shut().await?;
+                drill.members[2].proxy()?.shut();
                 drill.holds().await?;
-                drill.members[2].gate()?.open().await?;
+                drill.members[2].proxy()?.open();
             }
         }
         drill.note("the fault is over");
