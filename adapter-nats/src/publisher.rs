@@ -38,6 +38,8 @@ struct State {
     bytes: usize,
     /// An echo is on its way.
     asking: bool,
+    /// How many have come back, in all sessions.
+    echoed: u64,
     /// Subjects that the server allows us, and those that it forbids.
     allowed: HashSet<String>,
     denied: HashSet<String>,
@@ -113,10 +115,16 @@ impl Publisher {
         self.lock().ask();
     }
 
+    /// How many echoes have come back.
+    pub(crate) fn echoes(&self) -> u64 {
+        self.lock().echoed
+    }
+
     /// An echo is back: the server has read everything up to `number`.
     pub(crate) fn echoed(&self, number: u64) {
         let mut state = self.lock();
         state.asking = false;
+        state.echoed += 1;
         let read = usize::try_from((number + 1).saturating_sub(state.first)).unwrap_or(0);
         let read = read.min(state.waiting.len());
         for index in 0..read {

@@ -33,6 +33,9 @@ const TICK: Duration = Duration::from_millis(500);
 /// A connection is dead after so many ticks in a row without a byte: 2 to 2.5 s. Ticks are counted, not time: if this
 /// process itself stood still, that is one tick, and no proof against the server.
 const SILENT_TICKS: u32 = 4;
+/// … and after so many without an echo, 8 to 8.5 s, also if others are heard: what we send may vanish. It is longer because
+/// an echo comes behind whatever the server holds for us.
+const UNHEARD_TICKS: u32 = 16;
 /// A server that is about to stop is left within this time, not by all its clients at once.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// Events of the client that wait for the session.
@@ -121,17 +124,27 @@ async fn read_log(
     }
 }
 
-/// Asks for a sign of life at each tick, and returns when nothing was received for too long.
+/// Asks for a sign of life at each tick, and returns when nothing was received for too long, or nothing of our own.
 async fn silence(shared: &Shared, statistics: &Statistics) {
     let mut ticks = ticks();
-    let (mut seen, mut silent) = (0, 0);
-    while silent < SILENT_TICKS {
+    let (mut bytes, mut silent) = (0, 0);
+    let (mut echoes, mut unheard) = (0, 0);
+    while silent < SILENT_TICKS && unheard < UNHEARD_TICKS {
         ticks.tick().await;
         shared.publisher.ask();
-        let now = statistics.in_bytes.load(Ordering::Relaxed);
-        silent = if now == seen { silent + 1 } else { 0 };
-        seen = now;
+        count(
+            &mut silent,
+            &mut bytes,
+            statistics.in_bytes.load(Ordering::Relaxed),
+        );
+        count(&mut unheard, &mut echoes, shared.publisher.echoes());
     }
+}
+
+/// Counts for how many ticks nothing has changed.
+const fn count(ticks: &mut u32, seen: &mut u64, now: u64) {
+    *ticks = if now == *seen { *ticks + 1 } else { 0 };
+    *seen = now;
 }
 
 fn ticks() -> Interval {

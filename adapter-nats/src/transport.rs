@@ -87,7 +87,8 @@ impl Sessions for Shared {
 /// The order of payloads on one topic is that in which `publish` was first polled. A publish resolves when the server has
 /// the payload. While the link is down, `publish` and `subscribe` fail at once with [`ErrorKind::LinkDown`]; a call that is
 /// waiting when the link is lost fails with [`ErrorKind::Interrupted`], a later one than `timeout` with
-/// [`ErrorKind::Timeout`]. A server that does not answer counts as lost after 2 to 2.5 s.
+/// [`ErrorKind::Timeout`]. A server that does not answer counts as lost after 2 to 2.5 s, and after 8 to 8.5 s if others are
+/// still heard.
 ///
 /// After a reconnect each subscription yields `Resumed` before the first new payload. A dropped subscription ends at the
 /// server within half a second.
