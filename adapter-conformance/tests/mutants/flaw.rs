@@ -74,6 +74,7 @@ pub(crate) const EXPECTED: &[(Flaw, &[&str])] = &[
         Flaw::NoWithdrawals,
         &[
             "loss::what_the_broker_refuses_is_told_by_the_sender_alone",
+            "loss::what_a_broker_refuses_that_takes_nothing_is_told_by_the_sender_alone",
             "loss::what_is_not_sent_in_time_is_told_by_the_sender_alone",
         ],
     ),

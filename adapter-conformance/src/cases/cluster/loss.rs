@@ -26,6 +26,7 @@ cases!("cluster::loss":
     a_frame_that_comes_late_is_not_delivered_after_what_followed_it,
     a_frame_of_unknown_fate_is_sent_again_and_delivered_once,
     what_the_broker_refuses_is_told_by_the_sender_alone,
+    what_a_broker_refuses_that_takes_nothing_is_told_by_the_sender_alone,
     what_is_not_sent_in_time_is_told_by_the_sender_alone,
     what_was_emitted_before_a_node_came_is_no_loss_of_it,
     many_losses_at_once_are_told_exactly,
@@ -144,6 +145,28 @@ async fn what_the_broker_refuses_is_told_by_the_sender_alone(context: Context) -
     say(&one, "taken").await?;
     expect_heard(&one, &clients[0], ["refused", "taken"]).await?;
     expect_heard(&one, &clients[1], ["taken"]).await?;
+    told(&one, "what was refused", is_unsent(1)).await?;
+    expect_lost_in_all(&two, 0).await
+}
+
+/// The broker refuses the withdrawal too.
+async fn what_a_broker_refuses_that_takes_nothing_is_told_by_the_sender_alone(
+    context: Context,
+) -> Verdict {
+    let config = brisk().with_publish_mode(PublishMode::Confirmed);
+    let (one, tap, two) = context.pair(config).await?;
+    let client = two.client("/").await?;
+    tap.rule(|out| match out.is_data() || out.is_withdrawal() {
+        true => Fate::Refuse(ErrorKind::Rejected),
+        false => Fate::Pass,
+    });
+    let refused = one.io().emit(SAID, "refused").await;
+    expect_failure(refused, ErrorKind::Rejected)?;
+    let tried = async || Ok(tap.withdrawals() > 0);
+    eventually(patience(), "the withdrawal", tried).await?;
+    tap.pass();
+    say(&one, "taken").await?;
+    expect_heard(&one, &client, ["taken"]).await?;
     told(&one, "what was refused", is_unsent(1)).await?;
     expect_lost_in_all(&two, 0).await
 }

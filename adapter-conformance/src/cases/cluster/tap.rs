@@ -66,6 +66,10 @@ impl<'a> Outgoing<'a> {
         self.is(FrameKind::Data)
     }
 
+    pub(crate) fn is_withdrawal(&self) -> bool {
+        self.is(FrameKind::Void)
+    }
+
     fn is(&self, kind: FrameKind) -> bool {
         matches!(self.topic, Topic::Namespace(_)) && self.head.kind == kind
     }
@@ -148,6 +152,11 @@ impl Tap {
     /// How many frames with what was emitted the node has published so far.
     pub(crate) fn data_frames(&self) -> usize {
         self.count(FrameKind::Data)
+    }
+
+    /// How many times the node has withdrawn numbers so far.
+    pub(crate) fn withdrawals(&self) -> usize {
+        self.count(FrameKind::Void)
     }
 
     /// Whether the node has published the number of its next message.
