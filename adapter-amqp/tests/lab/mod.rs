@@ -94,7 +94,10 @@ impl Lab for RabbitLab {
         let address = Address::new(endpoint.ip().to_string(), endpoint.port());
         let config = AmqpConfig::new(address)
             .with_prefix(prefix)
-            .with_source(self.source());
+            .with_source(self.source())
+            // Below the deadline of calls that the suite knows. Each binding of a durable queue is a transaction on the
+            // broker's disk, and a case asks for hundreds at once.
+            .with_timeout(Duration::from_secs(5));
         Ok(Arc::new(AmqpTransport::connect(config).await?))
     }
 }
