@@ -1,8 +1,6 @@
-//! A cluster under load that has faults, and the ledger that judges what came of it.
+//! A cluster under load that has faults.
 //!
-//! Every node emits all the time, in two namespaces, and has a client in each of them, whose arrivals are what counts. After
-//! the faults, peace is made: every link is up, what each node emits reaches every client, and goes on to. Then the nodes
-//! leave, which makes them tell what they hold back, and the books are judged.
+//! Every node emits all the time, in two namespaces, and has a client in each of them, whose arrivals are what counts.
 
 use std::{
     collections::BTreeMap,
@@ -10,46 +8,38 @@ use std::{
     time::{Duration, Instant},
 };
 
-use socketioxide_adapter_core::{
-    NodeId,
-    transport::{LinkState, Replay},
-};
+use socketioxide_adapter_core::{NodeId, transport::LinkState};
 use tokio::{runtime::Handle, time::sleep};
 
 use super::{
     member::{Connected, Member, Seat},
-    publisher::{FILLER, LANES},
+    publisher::FILLER,
 };
 use crate::{
     Faults,
     cases::{cluster::stage::acquainted, memory::resident_bytes},
-    check::{Failure, Verdict, ensure, eventually, within},
+    check::{Failure, Verdict, ensure, within},
     context::{Context, patience},
-    ledger::{Judgement, Ledger},
+    ledger::Ledger,
 };
-
-/// How much the process may grow, beyond the books themselves.
-const GROWTH: u64 = 64 << 20;
-/// What the books and the clients keep of one message, beside its payload.
-const NOTE: u64 = 1 << 10;
 
 /// Between two looks at what has arrived.
 const POLL: Duration = Duration::from_millis(5);
 
 /// A cluster under load.
 pub(super) struct Drill<'a> {
-    context: &'a Context,
+    pub(super) context: &'a Context,
     pub(super) ledger: Arc<Ledger>,
     pub(super) members: Vec<Member>,
     /// Everybody who was ever there.
-    numbers: BTreeMap<NodeId, u32>,
-    filler: u64,
+    pub(super) numbers: BTreeMap<NodeId, u32>,
+    pub(super) filler: u64,
     rng: fastrand::Rng,
     rounds: u32,
     start: Instant,
-    tasks: usize,
-    memory: u64,
-    epochs: Vec<u64>,
+    pub(super) tasks: usize,
+    pub(super) memory: u64,
+    pub(super) epochs: Vec<u64>,
 }
 
 impl<'a> Drill<'a> {
@@ -141,7 +131,7 @@ impl<'a> Drill<'a> {
     }
 
     /// Waits for a condition, and keeps the books meanwhile. Returns whether it came to be.
-    async fn comes_to_be(
+    pub(super) async fn comes_to_be(
         &self,
         deadline: Duration,
         condition: impl Fn(&Self) -> bool,
@@ -315,139 +305,9 @@ impl<'a> Drill<'a> {
         self.epochs.remove(at);
         Ok(())
     }
-
-    /// Makes peace, ends the load, and wants the books to balance. Transports that replay may have lost nothing.
-    pub(super) async fn ends(self) -> Verdict<Judgement> {
-        let replays = self.members.iter().all(|member| {
-            let capabilities = member.node.transport().capabilities();
-            capabilities.replay != Replay::None
-        });
-        let judgement = self.ends_with_losses().await?;
-        ensure!(
-            judgement.total().reported == 0 || !replays,
-            "a transport that replays lost messages within its retention"
-        );
-        Ok(judgement)
-    }
-
-    /// The same where nothing that happened may lose anything, unless a session ended all the same, as on a machine that
-    /// is too busy.
-    pub(super) async fn ends_without_losses(self) -> Verdict {
-        let before = self.epochs.clone();
-        let (judgement, after) = self.judged().await?;
-        ensure!(
-            judgement.lost() == 0 || before != after,
-            "messages were lost although no link was"
-        );
-        Ok(())
-    }
-
-    /// The same where also a log may lose something.
-    pub(super) async fn ends_with_losses(self) -> Verdict<Judgement> {
-        Ok(self.judged().await?.0)
-    }
-
-    async fn judged(mut self) -> Verdict<(Judgement, Vec<u64>)> {
-        self.makes_peace().await?;
-        let epochs = self.epochs();
-        let journal = &self.context.journal;
-        for member in &mut self.members {
-            within(
-                2 * patience(),
-                "the end of the load",
-                member.publisher.end(),
-            )
-            .await?;
-            let longest = format!("longest emit of {}, ms", member.name);
-            let (took, bound) = (member.publisher.longest_call_ms(), member.call_bound_ms());
-            self.ledger.measures(&longest, took, bound);
-        }
-        for member in &self.members {
-            let who = |id| self.numbers.get(&id).copied();
-            let leaves = member.expect_accounts(&self.ledger, journal, who);
-            within(3 * patience(), "leaving", leaves).await??;
-        }
-        if self.context.alone {
-            let grown = (resident_bytes() as u64).saturating_sub(self.memory);
-            let notes = self.ledger.counts().attempted * (NOTE + self.filler);
-            let bound = GROWTH + notes * self.members.len() as u64;
-            self.ledger
-                .measures("growth of the process, bytes", grown, bound);
-        }
-        self.members.clear();
-        let before = self.tasks as u64;
-        // Too many is for the ledger to say.
-        let gone = async || Ok(tasks() as u64 <= before);
-        let _ = eventually(patience(), "the end of all tasks", gone).await;
-        self.ledger.measures("tasks left", tasks() as u64, before);
-        let judgement = self.ledger.judge();
-        ensure!(judgement.is_clean(), "the ledger does not balance");
-        Ok((judgement, epochs))
-    }
-
-    /// Ends the load, waits until all is well, then emits what must arrive everywhere. Should a session end meanwhile, that was no peace.
-    async fn makes_peace(&self) -> Verdict {
-        for member in &self.members {
-            member.publisher.steady(false);
-        }
-        let peace = async {
-            loop {
-                self.recovers().await?;
-                let before = self.epochs();
-                // What is idle hears again by itself, so it is the last one to speak.
-                for idle in [false, true] {
-                    let speak = self.members.iter().filter(|member| member.idle == idle);
-                    for member in speak {
-                        self.is_heard(member).await?;
-                    }
-                }
-                self.acquainted().await?;
-                self.ledger.finals();
-                for member in &self.members {
-                    member.publisher.at_once(self.context.length.finals);
-                }
-                self.burst_ends().await?;
-                // What is missing is for the ledger to say.
-                self.comes_to_be(patience(), |drill| {
-                    drill.ledger.finals_arrived() || drill.epochs() != before
-                })
-                .await?;
-                if self.epochs() == before {
-                    self.note("peace");
-                    return Ok(());
-                }
-                self.note("no peace yet: a session has ended");
-                self.ledger.unsettles();
-            }
-        };
-        within(6 * patience(), "peace", peace).await?
-    }
-
-    /// Emits until one message has reached everybody, in every lane.
-    async fn is_heard(&self, member: &Member) -> Verdict {
-        let heard = async {
-            loop {
-                member.publisher.at_once(LANES.len() as u64);
-                let done = |_: &Self| member.publisher.is_done();
-                self.until(patience(), "the end of an emit", done).await?;
-                let probes: Vec<_> = member.publisher.latest().collect();
-                let soon = Duration::from_millis(200);
-                let everywhere = self.comes_to_be(soon, |drill| {
-                    probes
-                        .iter()
-                        .all(|probe| drill.ledger.is_everywhere(*probe))
-                });
-                if everywhere.await? {
-                    return Ok(());
-                }
-            }
-        };
-        let what = format!("{} being heard by everybody", member.name);
-        within(3 * patience(), &what, heard).await?
-    }
 }
 
-fn tasks() -> usize {
+pub(super) fn tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
 }
 

@@ -7,6 +7,7 @@ mod member;
 mod network;
 mod node;
 mod outage;
+mod peace;
 mod publisher;
 
 use super::Case;
