@@ -4,7 +4,7 @@ use futures_util::{StreamExt as _, future::try_join_all};
 use lapin::{
     Channel, Consumer,
     message::Delivery,
-    options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{BasicAckOptions, BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 use socketioxide_adapter_core::transport::{Continuity, LossCause};
@@ -85,7 +85,7 @@ impl Queue {
             .basic_consume(name, "".into(), options, FieldTable::default())
             .await?;
         let first = match kept {
-            Some(length) => resume(shared, &mut consumer, length, fence).await?,
+            Some(length) => resume(shared, &channel, &mut consumer, length, fence).await?,
             None => Vec::new(),
         };
         let reader = Reader {
@@ -152,6 +152,7 @@ async fn length(connection: &Connection, name: &ShortString) -> lapin::Result<Op
 /// hear of it, comes before the anchor once more. Returns what else was read.
 async fn resume(
     shared: &Shared,
+    channel: &Channel,
     consumer: &mut Consumer,
     length: u32,
     fence: u64,
@@ -162,8 +163,15 @@ async fn resume(
         let delivery = consumer.next().await.ok_or_else(taken_away)??;
         let is_end = is_fence(shared, &delivery, fence);
         let is_anchor = anchor.as_ref() == Some(&Position::of(&delivery));
+        let before = delivery.delivery_tag - 1;
         first.push(delivery);
         if is_anchor {
+            // Read and acknowledged before, in vain. If they were as many as may be unacknowledged, nothing would follow.
+            // 0 would mean all.
+            if before > 0 {
+                let multiple = BasicAckOptions { multiple: true };
+                channel.basic_ack(before, multiple).await?;
+            }
             let replayed = u64::from(length).saturating_sub(first.len() as u64);
             shared.topics.resume(Continuity::Unbroken { replayed });
             return Ok(Vec::new());

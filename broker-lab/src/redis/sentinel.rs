@@ -274,17 +274,22 @@ impl RedisSentinel {
     }
 
     fn switched_from(&self, port: u16) -> Result<()> {
-        agree("a new primary", || {
+        let view = |sentinel: &Redis| {
+            let primary = sentinel.command(&["SENTINEL", "MASTER", NAME]);
+            let primary = primary.unwrap_or(Reply::Nil);
+            let field = |name| primary.field(name).unwrap_or_default().to_owned();
+            (field("port"), field("flags"))
+        };
+        let views = || self.sentinels.iter().map(view).collect::<Vec<_>>();
+        let agreed = agree("a new primary", || {
             let new = self.primary().ok().filter(|new| new.port() != port);
-            let port = new.map(|new| new.port().to_string());
             // The one that leads the fail-over names the new primary before it has ended, and can name the old one again.
-            let settled = |sentinel: &Redis| {
-                let primary = sentinel.command(&["SENTINEL", "MASTER", NAME]);
-                let primary = primary.unwrap_or(Reply::Nil);
-                primary.field("port") == port.as_deref() && primary.field("flags") == Some("master")
-            };
-            new.is_some_and(|new| role(new, &["master"])) && self.sentinels.iter().all(settled)
-        })
+            new.is_some_and(|new| {
+                let settled = (new.port().to_string(), "master".to_owned());
+                role(new, &["master"]) && views().iter().all(|view| *view == settled)
+            })
+        });
+        agreed.map_err(|late| Error::new(format!("{late}; the sentinels see {:?}", views())))
     }
 }
 

@@ -84,9 +84,8 @@ impl HubTransport {
         let sessions = shared.clone();
         let task = supervise(supervisor, move |up| session(sessions.clone(), up));
         let task = AbortOnDropHandle::new(tokio::spawn(task));
-        let failed = |_| error(ErrorKind::Unavailable, "connect", "no hub answers");
-        let up = watch.wait_for(|status| status.epoch > 0);
-        timeout(CALL, up).await.map_err(failed)?;
+        let up = timeout(CALL, watch.wait_for(|status| status.epoch > 0)).await;
+        up.map_err(|_| error(ErrorKind::Unavailable, "connect", "no hub answers"))?;
         Ok(Self { shared, link, task })
     }
 
@@ -103,8 +102,7 @@ impl HubTransport {
             TrySendError::Closed(_) => error(ErrorKind::LinkDown, step, "the hub is away"),
         })?;
         match timeout(CALL, arrival).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(error(ErrorKind::Interrupted, step, "the hub went away")),
+            Ok(back) => back.map_err(|_| error(ErrorKind::Interrupted, step, "the hub went away")),
             Err(_) => Err(error(ErrorKind::Timeout, step, "the hub does not answer")),
         }
     }
@@ -137,7 +135,7 @@ impl Transport for HubTransport {
         let (sender, subscription) = Subscription::channel(BufferLimits::default());
         // The hub sends everything to everybody. What comes before this frame was published before, and is not wanted.
         let wanted = Some((format!("{}{topic}", self.shared.prefix), sender));
-        let ping = Frame::encode(self.shared.client, "", b"");
+        let ping = Frame::ping(self.shared.client);
         self.send("subscribe", ping, wanted).await?;
         Ok(subscription)
     }
@@ -170,7 +168,7 @@ async fn serve(shared: &Shared, up: SessionUp) -> io::Result<Infallible> {
         loop {
             let (frame, back, wanted) = tokio::select! {
                 Some(request) = requests.recv() => request,
-                _ = pings.tick() => (Frame::encode(shared.client, "", b""), oneshot::channel().0, None),
+                _ = pings.tick() => (Frame::ping(shared.client), oneshot::channel().0, None),
             };
             // First this: the frame may be back at once. Who receives it lives as long as we do.
             let _ = sent.send((back, wanted)).await;
@@ -178,8 +176,7 @@ async fn serve(shared: &Shared, up: SessionUp) -> io::Result<Infallible> {
         }
     };
     let reading = async {
-        let mut starting = Some((queue, up));
-        let mut answered = Instant::now();
+        let (mut starting, mut answered) = (Some((queue, up)), Instant::now());
         loop {
             let frame = timeout_at(answered + 4 * PING, Frame::read(&mut stream)).await??;
             lock(&shared.subscriptions).retain(|(topic, sender)| {
@@ -197,13 +194,12 @@ async fn serve(shared: &Shared, up: SessionUp) -> io::Result<Infallible> {
                 up.up();
             }
             // Our own frames come back in the order in which they were sent.
-            if frame.client != shared.client {
-                continue;
-            }
-            answered = Instant::now();
-            if let Ok((back, wanted)) = waiting.try_recv() {
-                lock(&shared.subscriptions).extend(wanted);
-                let _ = back.send(());
+            if frame.client == shared.client {
+                answered = Instant::now();
+                if let Ok((back, wanted)) = waiting.try_recv() {
+                    lock(&shared.subscriptions).extend(wanted);
+                    let _ = back.send(());
+                }
             }
         }
     };

@@ -250,10 +250,15 @@ impl<'a> Drill<'a> {
     pub(super) async fn recovers(&self) -> Verdict {
         // Probes take their time to be given up.
         let wait = 2 * patience() + Duration::from_secs(10);
-        self.until(wait, "every link being up", |drill| {
+        let up = self.until(wait, "every link being up", |drill| {
             drill.members.iter().all(Member::is_up)
-        })
-        .await?;
+        });
+        if let Err(late) = up.await {
+            for member in &self.members {
+                self.note(&format!("{}: {}", member.name, member.link()));
+            }
+            return Err(late);
+        }
         self.note("every link is up");
         Ok(())
     }

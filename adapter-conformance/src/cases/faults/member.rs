@@ -227,6 +227,13 @@ impl Member {
         self.node.cluster().link().state() == LinkState::Up
     }
 
+    /// What its link is like, in words.
+    pub(super) fn link(&self) -> String {
+        let status = self.node.cluster().link().status();
+        let reason = status.reason.as_deref().unwrap_or("no reason");
+        format!("link {:?}: {reason}", status.state)
+    }
+
     /// Writes down what has come since the last time: arrivals at the sockets, and what the cluster told. `who` knows the
     /// numbers of the nodes.
     pub(super) fn write_down(

@@ -19,8 +19,8 @@ use crate::{
     ledger::Judgement,
 };
 
-/// How much the process may grow, beyond the books themselves.
-const GROWTH: u64 = 64 << 20;
+/// How much the process may grow, beyond the books themselves: the lanes and subscriptions of four nodes, at 16 MiB each.
+const GROWTH: u64 = 128 << 20;
 /// What the books and the clients keep of one message, beside its payload.
 const NOTE: u64 = 1 << 10;
 
