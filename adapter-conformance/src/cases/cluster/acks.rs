@@ -138,6 +138,7 @@ async fn an_answer_that_overtakes_its_count_is_kept(context: Context) -> Verdict
         one.client_that_replies("/", now("early")).await?,
         one.client_that_replies("/", late).await?,
     ];
+    tap.forget();
     // Of what is for the asking node, the first frame has the count.
     let mut holds = true;
     tap.rule(move |out| match out.topic {
@@ -159,7 +160,6 @@ async fn an_answer_that_overtakes_its_count_is_kept(context: Context) -> Verdict
         eventually(patience(), "an answer behind the count", answered).await?;
         Ok(tap.release().await?)
     };
-    tap.forget();
     let (answers, released) = tokio::join!(all(stream), release);
     let released: Verdict = released;
     released?;
