@@ -24,6 +24,7 @@ use crate::{
     Faults, Lab, LabError,
     check::{Failure, Verdict, ensure, show, within},
     journal::Journal,
+    lab::USUAL_PATIENCE,
     length::Length,
     payload::Id,
     proxy::Proxy,
@@ -36,8 +37,9 @@ tokio::task_local! {
 
 /// How long the running case waits for something that ought to come at once.
 pub(crate) fn patience() -> Duration {
-    let default = Duration::from_secs(10);
-    PATIENCE.try_with(|patience| *patience).unwrap_or(default)
+    PATIENCE
+        .try_with(|patience| *patience)
+        .unwrap_or(USUAL_PATIENCE)
 }
 
 /// Something that is put between a node and its transport.

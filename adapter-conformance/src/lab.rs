@@ -7,6 +7,9 @@ use socketioxide_adapter_core::transport::Transport;
 
 use crate::proxy::Proxy;
 
+/// [`Lab::patience`] by default.
+pub(crate) const USUAL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Why a lab could not do what it was asked to.
 pub type LabError = Box<dyn Error + Send + Sync>;
 
@@ -34,9 +37,10 @@ pub trait Lab: Send + Sync + 'static {
     }
 
     /// How long the suite waits for something that ought to come at once, such as a payload on a healthy link or the first
-    /// session after a fault. Default 10 s: enough for a busy machine.
+    /// session after a fault. Default 10 s: enough for a busy machine. A lab whose broker takes seconds to start needs more; it
+    /// is given fewer faults of each kind in return, except in a soak.
     fn patience(&self) -> Duration {
-        Duration::from_secs(10)
+        USUAL_PATIENCE
     }
 
     /// Where the broker listens, if clients reach it over one TCP address, so that the suite can put a proxy in between.

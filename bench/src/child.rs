@@ -141,6 +141,7 @@ pub(crate) async fn run(role: Role) {
         Kind::Ours { confirmed } => serve(&role, node::ours(&role, confirmed).await).await,
         Kind::SioRedis => serve(&role, node::sio_redis(&role).await).await,
         Kind::SioFred => serve(&role, node::fred(&role).await).await,
+        Kind::Channel => serve(&role, Ok(node::channel(&role))).await,
         Kind::RawRedis => serve(&role, node::raw_redis(&role).await).await,
         Kind::RawNats => serve(&role, node::raw_nats(&role).await).await,
         Kind::RawAmqp => serve(&role, node::raw_amqp(&role).await).await,

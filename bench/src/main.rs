@@ -71,10 +71,11 @@ enum Task {
     },
     /// Runs a little of everything, to see that it runs.
     Quick,
-    /// Prints and draws what an earlier run wrote.
+    /// Prints and draws what earlier runs wrote.
     Show {
-        /// What `compare --out` wrote.
-        results: PathBuf,
+        /// What `compare --out` wrote; several are shown as one.
+        #[arg(required = true)]
+        results: Vec<PathBuf>,
         /// Writes plots to this folder.
         #[arg(long)]
         plots: Option<PathBuf>,
@@ -104,10 +105,9 @@ fn main() -> ExitCode {
                 before,
                 ..bench
             };
-            let results = compare(&scenarios, bench)?;
-            out.map_or(Ok(()), |out| write(&results, &out))
+            compare(&scenarios, bench, out.as_deref())
         }),
-        Task::Quick => Bench::start(true).and_then(|bench| compare(&[], bench).map(drop)),
+        Task::Quick => Bench::start(true).and_then(|bench| compare(&[], bench, None)),
         Task::Show { results, plots } => show(&results, plots.as_deref()),
         Task::Child { role } => child(&role),
     };
@@ -120,8 +120,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn compare(scenarios: &[Scenario], mut bench: Bench) -> Result<Results> {
-    if cfg!(debug_assertions) {
+fn compare(scenarios: &[Scenario], mut bench: Bench, out: Option<&Path>) -> Result<()> {
+    if cfg!(debug_assertions) && !bench.quick {
         return Err("an unoptimised build measures nothing: add --release".to_owned());
     }
     let scenarios = if scenarios.is_empty() {
@@ -138,14 +138,25 @@ fn compare(scenarios: &[Scenario], mut bench: Bench) -> Result<Results> {
         scenario.run(&mut bench)?;
         println!("{}", table::tables(&bench.results, scenario.title(), BASE));
         eprintln!("{} took {:.0?}", scenario.title(), start.elapsed());
+        // After each of them: a run that is cut off keeps what it has.
+        if let Some(out) = out {
+            write(&bench.results, out)?;
+        }
     }
     println!("\n**What is wanted**\n\n{}", targets::table(&bench.results));
-    Ok(bench.results)
+    if bench.quick && bench.failed > 0 {
+        return Err(format!("{} measurements failed", bench.failed));
+    }
+    Ok(())
 }
 
-fn show(results: &Path, plots: Option<&Path>) -> Result<()> {
-    let json = fs::read_to_string(results).map_err(|error| error.to_string())?;
-    let rows = serde_json::from_str(&json).map_err(|error| error.to_string())?;
+fn show(files: &[PathBuf], plots: Option<&Path>) -> Result<()> {
+    let mut rows = Vec::new();
+    for file in files {
+        let json = fs::read_to_string(file).map_err(|error| error.to_string())?;
+        let more: Vec<_> = serde_json::from_str(&json).map_err(|error| error.to_string())?;
+        rows.extend(more);
+    }
     let results = Results::from_rows(rows);
     for scenario in Scenario::value_variants() {
         print!("{}", table::tables(&results, scenario.title(), BASE));
@@ -154,7 +165,7 @@ fn show(results: &Path, plots: Option<&Path>) -> Result<()> {
     plots.map_or(Ok(()), |folder| plot::all(&results, folder))
 }
 
-fn write(results: &Results, out: &PathBuf) -> Result<()> {
+fn write(results: &Results, out: &Path) -> Result<()> {
     let json = serde_json::to_string(results.rows()).map_err(|error| error.to_string())?;
     fs::write(out, json + "\n").map_err(|error| format!("{}: {error}", out.display()))
 }

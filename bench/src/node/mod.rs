@@ -1,6 +1,7 @@
 //! One server of a cluster, in each of the ways that are compared.
 
 mod adapter;
+mod channel;
 mod clients;
 mod emitter;
 mod raw_amqp;
@@ -16,6 +17,7 @@ use socketioxide_core::Value;
 
 pub(crate) use self::{
     adapter::{fred, ours, sio_redis},
+    channel::channel,
     clients::clients,
     raw_amqp::raw_amqp,
     raw_nats::raw_nats,
@@ -36,6 +38,8 @@ pub(crate) enum Kind {
     SioRedis,
     /// socketioxide-redis with its `fred` driver.
     SioFred,
+    /// No adapter and no broker.
+    Channel,
     /// redis-rs without any adapter: one PUBLISH for each message.
     RawRedis,
     /// async-nats without any adapter.

@@ -15,10 +15,10 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let millis = if bench.quick { 300 } else { 3_000 };
     bench.alternate(&cases, &[QUEUED, SIO_REDIS], |bench, cell, shape| {
         let mut pair = bench.pair(cell.subject, false)?;
-        let (rest, _) = memory(&mut pair.receiver)?;
+        let (rest, _) = memory(pair.receiver())?;
         add(bench, cell, "at rest, MiB", rest);
-        pair.receiver.ask(Command::Listen { every: 1 })?;
-        pair.receiver.ask(Command::Stall(true))?;
+        pair.receiver().ask(Command::Listen { every: 1 })?;
+        pair.receiver().ask(Command::Stall(true))?;
         let flood = Load::Closed {
             publishers: 64,
             millis,
@@ -27,7 +27,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         let published = pair.publisher.ask(Command::Publish(flood))?;
         let broker = bench.broker.info("used_memory")? as f64 / MIB;
         let (_, publisher) = memory(&mut pair.publisher)?;
-        let (_, receiver) = memory(&mut pair.receiver)?;
+        let (_, receiver) = memory(pair.receiver())?;
         add(
             bench,
             cell,
@@ -41,11 +41,11 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
             publisher,
         );
         add(bench, cell, "receiver stands still: broker, MiB", broker);
-        pair.receiver.ask(Command::Stall(false))?;
+        pair.receiver().ask(Command::Stall(false))?;
         let Answer::Published { sent, .. } = published else {
             return Err(format!("unexpected answer {published:?}"));
         };
-        let heard = pair.receiver.ask(Command::Heard { expect: sent })?;
+        let heard = pair.receiver().ask(Command::Heard { expect: sent })?;
         let Answer::Heard {
             count, reported, ..
         } = heard

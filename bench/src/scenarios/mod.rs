@@ -108,6 +108,7 @@ pub(crate) const CONFIRMED: Subject = Subject::new("confirmed", OURS_CONFIRMED);
 pub(crate) const SIO_REDIS: Subject = Subject::new(BASE, Kind::SioRedis);
 pub(crate) const SIO_FRED: Subject = Subject::new("socketioxide-redis (fred)", Kind::SioFred);
 pub(crate) const RAW_REDIS: Subject = Subject::new("redis-rs alone", Kind::RawRedis);
+pub(crate) const CHANNEL: Subject = Subject::new("channel in one process", Kind::Channel);
 pub(crate) const NODE_CLASSIC: Subject = node("Node.js classic", NodeAdapter::Classic);
 pub(crate) const NODE_SHARDED: Subject = node("Node.js sharded", NodeAdapter::Sharded);
 pub(crate) const NODE_STREAMS: Subject = node("Node.js streams", NodeAdapter::Streams);
@@ -141,6 +142,8 @@ pub(crate) struct Bench {
     /// An earlier build, measured beside this one.
     pub(crate) before: Option<PathBuf>,
     pub(crate) results: Results,
+    /// Cells that came to nothing.
+    pub(crate) failed: usize,
 }
 
 /// What one measurement of publishing came to.
@@ -176,6 +179,7 @@ impl Bench {
             node_peers,
             before: None,
             results: Results::default(),
+            failed: 0,
         })
     }
 
@@ -209,6 +213,7 @@ impl Bench {
                     };
                     if let Err(error) = measure(self, cell, *value) {
                         eprintln!("round {round}, {case}, {}: {error}", subject.name);
+                        self.failed += 1;
                     }
                 }
             }
@@ -255,9 +260,16 @@ impl Bench {
     }
 
     fn pair_of(&self, subject: Subject, role: &Role) -> Result<Pair> {
-        Ok(Pair {
-            receiver: self.child(subject, &role.clone().with_sockets(1))?,
-            publisher: self.child(subject, role)?,
+        let hearing = role.clone().with_sockets(1);
+        Ok(match subject.kind {
+            Kind::Channel => Pair {
+                publisher: self.child(subject, &hearing)?,
+                receiver: None,
+            },
+            _ => Pair {
+                receiver: Some(self.child(subject, &hearing)?),
+                publisher: self.child(subject, role)?,
+            },
         })
     }
 }
@@ -273,13 +285,18 @@ pub(crate) struct Cell<'a> {
 /// A publisher and a receiver.
 pub(crate) struct Pair {
     pub(crate) publisher: Child,
-    pub(crate) receiver: Child,
+    /// The publisher's own process if `None`.
+    receiver: Option<Child>,
 }
 
 impl Pair {
+    pub(crate) fn receiver(&mut self) -> &mut Child {
+        self.receiver.as_mut().unwrap_or(&mut self.publisher)
+    }
+
     /// Publishes, and waits for what arrives.
     pub(crate) fn publish(&mut self, broker: &Broker, load: Load, every: u64) -> Result<Measured> {
-        self.receiver.ask(Command::Listen { every })?;
+        self.receiver().ask(Command::Listen { every })?;
         let broker_before = broker.cpu_nanos();
         let published = self.publisher.ask(Command::Publish(load))?;
         let Answer::Published {
@@ -296,7 +313,7 @@ impl Pair {
         if let Some(error) = error {
             eprintln!("{failed} of {} failed, the first: {error}", sent + failed);
         }
-        let heard = self.receiver.ask(Command::Heard { expect: sent })?;
+        let heard = self.receiver().ask(Command::Heard { expect: sent })?;
         let Answer::Heard {
             count,
             last,
@@ -314,7 +331,11 @@ impl Pair {
             seconds: last.saturating_sub(started) as f64 / 1e9,
             latency,
             publisher,
-            receiver,
+            // What one process used counts once.
+            receiver: self
+                .receiver
+                .as_ref()
+                .map_or_else(Used::default, |_| receiver),
             broker_nanos: broker.cpu_nanos() - broker_before,
             reported: unsent + lost,
         })

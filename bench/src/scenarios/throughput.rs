@@ -1,8 +1,8 @@
 //! How many broadcasts a second reach another node, and what they cost, when the callers never rest.
 
 use super::{
-    Bench, CONFIRMED, Cell, Measured, NODE_CLASSIC, NODE_SHARDED, NODE_STREAMS, QUEUED, RAW_REDIS,
-    SIO_FRED, SIO_REDIS, Scenario,
+    Bench, CHANNEL, CONFIRMED, Cell, Measured, NODE_CLASSIC, NODE_SHARDED, NODE_STREAMS, QUEUED,
+    RAW_REDIS, SIO_FRED, SIO_REDIS, Scenario,
 };
 use crate::{child::Load, message::Shape, node::Result};
 
@@ -31,6 +31,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         SIO_REDIS,
         SIO_FRED,
         RAW_REDIS,
+        CHANNEL,
         NODE_CLASSIC,
         NODE_SHARDED,
         NODE_STREAMS,

@@ -12,7 +12,6 @@ use crate::{
 };
 
 cases!("faults::broker":
-    killed_and_restarted [Need::Fault(Ability::Restart)],
     killed_again_and_again [Need::Fault(Ability::Restart)],
     killed_amid_a_burst [Need::Fault(Ability::Restart)],
     stopped_and_started [Need::Fault(Ability::Stop)],
@@ -25,17 +24,9 @@ cases!("faults::broker":
     one_fault_after_another [Need::Fault(Ability::Restart)],
 );
 
-async fn killed_and_restarted(context: Context) -> Verdict {
-    restarts(&context, 1).await
-}
-
 async fn killed_again_and_again(context: Context) -> Verdict {
-    restarts(&context, 5).await
-}
-
-async fn restarts(context: &Context, rounds: u32) -> Verdict {
-    let mut drill = Drill::of_three(context).await?;
-    while drill.goes_on(rounds).await? {
+    let mut drill = Drill::of_three(&context).await?;
+    while drill.goes_on(5).await? {
         let before = drill.epochs();
         drill.note("the broker is killed and restarted");
         drill.faults()?.restart().await?;

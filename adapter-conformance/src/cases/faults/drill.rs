@@ -20,6 +20,7 @@ use crate::{
     cases::{cluster::stage::acquainted, memory::resident_bytes},
     check::{Failure, Verdict, ensure, within},
     context::{Context, patience},
+    lab::USUAL_PATIENCE,
     ledger::Ledger,
 };
 
@@ -162,10 +163,15 @@ impl<'a> Drill<'a> {
     }
 
     /// Lets every node that is under load get some messages through. Returns whether there is to be another round of faults:
-    /// of so many at least, and as long as the soak lasts.
+    /// of so many at least, and as long as the soak lasts. In a lab that needs more patience than others, whose broker
+    /// takes seconds to start, a third of them is enough.
     pub(super) async fn goes_on(&mut self, rounds: u32) -> Verdict<bool> {
         self.load_goes_on().await?;
         self.rounds += 1;
+        let rounds = match patience() > USUAL_PATIENCE {
+            true => rounds.div_ceil(3),
+            false => rounds,
+        };
         Ok(self.rounds <= rounds || self.start.elapsed() < self.context.length.share)
     }
 
