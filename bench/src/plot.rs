@@ -107,10 +107,11 @@ fn draw(plot: &Plot<'_>, results: &Results, folder: &Path) -> Result<(), Box<dyn
         return Ok(());
     }
     let path = folder.join(plot.file);
-    let root = SVGBackend::new(&path, (900, 480)).into_drawing_area();
+    let root = SVGBackend::new(&path, (900, 420)).into_drawing_area();
     root.fill(&WHITE)?;
+    let (area, legend) = root.split_horizontally(690);
     let last = plot.places.len() as i32 - 1;
-    let mut chart = ChartBuilder::on(&root)
+    let mut chart = ChartBuilder::on(&area)
         .caption(plot.title, ("sans-serif", 20))
         .margin(14)
         .x_label_area_size(34)
@@ -128,19 +129,13 @@ fn draw(plot: &Plot<'_>, results: &Results, folder: &Path) -> Result<(), Box<dyn
         .light_line_style(WHITE)
         .draw()?;
     for (index, (subject, values)) in lines.iter().enumerate() {
-        let colour = Palette99::pick(index).to_rgba();
-        let style = colour.stroke_width(2);
-        chart
-            .draw_series(LineSeries::new(values.clone(), style).point_size(4))?
-            .label(*subject)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        let style = Palette99::pick(index).to_rgba().stroke_width(2);
+        chart.draw_series(LineSeries::new(values.clone(), style).point_size(4))?;
+        let y = 60 + 24 * index as i32;
+        legend.draw(&PathElement::new([(8, y), (30, y)], style))?;
+        let name = (*subject).to_owned();
+        legend.draw(&Text::new(name, (38, y - 7), ("sans-serif", 14)))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
     root.present()?;
     Ok(())
 }
