@@ -116,7 +116,7 @@ impl Hub {
     }
 
     fn publish_claimed(&self, lane: &Arc<Lane>, claim: Claim) {
-        let sealed = Sealed::new(&self.shared, lane, claim.batch);
+        let mut sealed = Sealed::new(&self.shared, lane, claim.batch);
         // The caller may be outside of any runtime, but transports have timers.
         let _runtime = self.runtime.enter();
         let mut publishing = sealed.publish(&self.shared, lane);

@@ -1,6 +1,13 @@
 //! A frame that has its numbers, and its way to the broker.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -10,7 +17,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    error::{ErrorKind, Result},
+    error::{ErrorKind, Outcome, Result},
     transport::Receipt,
     wire::{FrameHead, FrameKind},
 };
@@ -27,8 +34,10 @@ pub(crate) struct Sealed {
     pub(crate) bytes: usize,
     pub(crate) since: Instant,
     pub(crate) waiters: Vec<Waiter>,
-    /// Some attempt may have reached the broker.
+    /// Some attempt that has ended may have reached the broker.
     pub(crate) maybe_sent: bool,
+    /// The attempt on its way was handed to the transport; false without such an attempt.
+    pub(crate) handed_over: Arc<AtomicBool>,
     pub(crate) last_error: ErrorKind,
     /// It was given up and only withdraws its numbers.
     pub(crate) void: bool,
@@ -48,15 +57,37 @@ impl Sealed {
             since: batch.since,
             waiters: batch.waiters,
             maybe_sent: false,
+            handed_over: Arc::default(),
             last_error: ErrorKind::LinkDown,
             void: false,
         }
     }
 
-    pub(crate) fn publish(&self, shared: &Shared, lane: &Arc<Lane>) -> Publishing {
+    /// Begins an attempt.
+    pub(crate) fn publish(&mut self, shared: &Shared, lane: &Arc<Lane>) -> Publishing {
         let transport = shared.transport.clone();
         let (lane, payload) = (lane.clone(), self.payload.clone());
-        Box::pin(async move { transport.publish(&lane.topic, payload).await })
+        self.handed_over = Arc::default();
+        let handed_over = self.handed_over.clone();
+        Box::pin(async move {
+            handed_over.store(true, Relaxed);
+            transport.publish(&lane.topic, payload).await
+        })
+    }
+
+    /// The attempt on its way has failed.
+    pub(crate) fn failed(&mut self, kind: ErrorKind) {
+        self.handed_over = Arc::default();
+        self.maybe_sent |= kind.outcome() == Outcome::Unknown;
+        self.last_error = kind;
+    }
+
+    /// The attempt on its way, if there is one, was dropped before its outcome was known, for what happened to another frame.
+    pub(crate) fn abandoned(&mut self, kind: ErrorKind) {
+        if std::mem::take(&mut self.handed_over).load(Relaxed) {
+            self.maybe_sent = true;
+            self.last_error = kind;
+        }
     }
 }
 

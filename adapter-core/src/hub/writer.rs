@@ -168,7 +168,7 @@ impl Writer {
             // The broker takes something again. Peers wait a moment for withdrawals before they report a gap.
             self.window.extend(self.withdrawn.drain(..));
         }
-        for sealed in self.window.iter().skip(self.publishing.len()) {
+        for sealed in self.window.iter_mut().skip(self.publishing.len()) {
             if sealed.maybe_sent {
                 self.shared.counters.frames_resent.inc();
             }
@@ -179,7 +179,7 @@ impl Writer {
             let Some(batch) = self.lane.take_batch() else {
                 return;
             };
-            let sealed = Sealed::new(&self.shared, &self.lane, batch);
+            let mut sealed = Sealed::new(&self.shared, &self.lane, batch);
             let publishing = sealed.publish(&self.shared, &self.lane);
             self.window.push_back(sealed);
             self.publishing.push_back(publishing);
@@ -203,10 +203,11 @@ impl Writer {
         // What follows it in the window may have been sent too, and must be sent again behind it to keep the order;
         // receivers drop what they have already seen.
         self.publishing = FuturesOrdered::new();
-        let unknown = error.outcome() == Outcome::Unknown;
-        for (i, sealed) in self.window.iter_mut().enumerate() {
-            sealed.maybe_sent |= unknown || i > 0;
-            sealed.last_error = kind;
+        if let Some(front) = self.window.front_mut() {
+            front.failed(kind);
+        }
+        for sealed in &mut self.window {
+            sealed.abandoned(kind);
         }
         if error.outcome() == Outcome::Rejected || kind == ErrorKind::TooLarge {
             match self.window.pop_front() {
@@ -395,14 +396,14 @@ impl Writer {
     /// that miss it tell so.
     fn give_up_everything(&mut self) {
         self.begin_turn();
-        let on_their_way = self.publishing.len();
         self.publishing = FuturesOrdered::new();
-        for (i, sealed) in std::mem::take(&mut self.window).into_iter().enumerate() {
+        for mut sealed in std::mem::take(&mut self.window) {
             if sealed.void {
                 continue;
             }
+            sealed.abandoned(ErrorKind::Interrupted);
             let (count, bytes) = (sealed.count, sealed.bytes);
-            if i < on_their_way || sealed.maybe_sent {
+            if sealed.maybe_sent {
                 self.settle(count, bytes, sealed.waiters, ErrorKind::Interrupted);
             } else {
                 self.unsent(count, bytes, sealed.waiters, ErrorKind::Closed);

@@ -73,6 +73,7 @@ impl Bench {
             since: batch.since,
             waiters: batch.waiters,
             maybe_sent: false,
+            handed_over: Arc::default(),
             last_error: ErrorKind::LinkDown,
             void: false,
         };
