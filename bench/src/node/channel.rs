@@ -9,7 +9,6 @@ use tokio::sync::mpsc::{self, Sender};
 use super::{Node, Nodes, Result, Role, text};
 use crate::{heard::Heard, message::body};
 
-/// As many as a lane of the adapter holds by default.
 const CAPACITY: usize = 1_024;
 
 /// One bounded channel, and a task at its other end.
