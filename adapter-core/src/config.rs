@@ -101,6 +101,9 @@ pub struct ClusterConfig {
     pub keys: Option<Keys>,
 }
 
+/// Far from what a point in time can be.
+const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 impl Default for ClusterConfig {
     fn default() -> Self {
         Self {
@@ -183,8 +186,25 @@ impl ClusterConfig {
         if self.heartbeat < Duration::from_millis(10) {
             return refuse("heartbeat must be at least 10 ms");
         }
-        if self.dead_after < self.heartbeat * 2 {
+        if self.dead_after < self.heartbeat.saturating_mul(2) {
             return refuse("dead_after must be at least twice the heartbeat");
+        }
+        let durations = [
+            self.publish_timeout,
+            self.retry_for,
+            self.request_timeout,
+            self.heartbeat,
+            self.dead_after,
+            self.init_timeout,
+            self.shutdown_timeout,
+            match self.outage {
+                OutagePolicy::FailFast => Duration::ZERO,
+                OutagePolicy::Buffer { max_age } => max_age,
+                OutagePolicy::Block { timeout } => timeout,
+            },
+        ];
+        if durations.iter().any(|duration| *duration > MAX_DURATION) {
+            return refuse("no duration may be longer than 365 days");
         }
         if self.in_flight == 0 || self.in_flight > 64 {
             return refuse("in_flight must be from 1 to 64");
@@ -205,6 +225,21 @@ impl ClusterConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_beyond_any_clock_are_refused() {
+        for config in [
+            ClusterConfig::default().with_retry_for(Duration::MAX),
+            ClusterConfig::default().with_outage(OutagePolicy::Buffer {
+                max_age: Duration::MAX,
+            }),
+        ] {
+            assert_eq!(
+                config.validate().unwrap_err().to_string(),
+                "cluster config: no duration may be longer than 365 days"
+            );
+        }
+    }
 
     #[test]
     fn settings_that_cannot_work_are_refused_by_name() {

@@ -240,6 +240,10 @@ impl Session<'_> {
         }
         for subject in &missing {
             shared.topics.ask(subject, Some(Continuity::Unknown));
+            // Somebody else wants what is subscribed already.
+            if self.readers.contains_key(subject) {
+                continue;
+            }
             let subscriber = self.subscribe(subject).await?;
             let reader = read(shared.clone(), self.number, subject.clone(), subscriber);
             let reader = Reader {
@@ -295,6 +299,7 @@ impl Session<'_> {
                 if let Some(subject) = denied_subscription(&event) {
                     let denied = || error::denied(Step::Subscribe, subject);
                     self.shared.topics.refuse(subject, denied)?;
+                    self.readers.remove(subject);
                 }
                 if let Some(subject) = denied_subscription(&event).or(denied_publish(&event))
                     && !self.shared.is_topic(subject)

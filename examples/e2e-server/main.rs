@@ -9,12 +9,13 @@ mod publisher;
 
 use std::{
     error::Error,
+    future::ready,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use serde_json::json;
-use socketioxide::{ParserConfig, SocketIo};
+use socketioxide::{ParserConfig, SocketIo, handler::ConnectHandler as _};
 use socketioxide_adapter::{
     Cluster, ClusterAdapter, ClusterConfig, ClusterEvent, ClusterEvents, connect_with,
 };
@@ -92,8 +93,9 @@ async fn start(
         .with_state(cluster.clone())
         .build_layer();
     tasks.spawn(report(cluster.events(), cluster.clone()));
-    io.ns("/", operations::on_connect).await?;
-    io.dyn_ns("/dynamic/{name}", operations::on_connect)?;
+    let connected = (|| ready(())).with(operations::register);
+    io.ns("/", connected.clone()).await?;
+    io.dyn_ns("/dynamic/{name}", connected)?;
     let app = axum::Router::new().layer(layer);
     tasks.spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {

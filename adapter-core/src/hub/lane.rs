@@ -143,7 +143,6 @@ impl Lane {
             topic,
             wire,
             limits,
-            // Room for the envelope that closes a frame, so that only a lone envelope can exceed the broker's limit.
             frame_bytes: frame_bytes.min(max_payload / 4 * 3),
             max_payload,
             next_seq: AtomicU64::new(1),
@@ -237,37 +236,28 @@ impl Lane {
         let fits = |batch: &Batch| {
             batch.buf.count() < MAX_ENVELOPES && batch.buf.len() + size <= self.frame_bytes
         };
-        if !state.pending.back().is_some_and(fits) {
-            state.pending.push_back(Batch {
-                buf: self.wire.begin(),
-                bytes: 0,
-                since: Instant::now(),
-                waiters: Vec::new(),
-            });
-        }
+        let added = match state.pending.back_mut().filter(|batch| fits(batch)) {
+            // The hint may have been too low; what does not fit behind others may fit alone.
+            Some(batch) => self.encode(batch, only, envelope).ok(),
+            None => None,
+        };
+        let added = match added {
+            Some(added) => added,
+            None => {
+                let mut batch = Batch {
+                    buf: self.wire.begin(),
+                    bytes: 0,
+                    since: Instant::now(),
+                    waiters: Vec::new(),
+                };
+                let added = self.encode(&mut batch, only, envelope)?;
+                state.pending.push_back(batch);
+                added
+            }
+        };
         let Some(batch) = state.pending.back_mut() else {
             return Ok(Push::Full);
         };
-        let before = batch.buf.len();
-        let appended = self.wire.append(&mut batch.buf, only, envelope);
-        let too_large = batch.buf.len() > self.max_payload;
-        if appended.is_err() || too_large {
-            if too_large || batch.buf.is_empty() {
-                state.pending.pop_back();
-            }
-            return Err(appended.err().unwrap_or_else(|| {
-                Error::new(
-                    ErrorKind::TooLarge,
-                    "publish",
-                    format!(
-                        "the message takes {size} bytes, the broker takes {} at most",
-                        self.max_payload
-                    ),
-                )
-            }));
-        }
-        let added = batch.buf.len() - before;
-        batch.bytes += added;
         let push = if confirm {
             let (tx, rx) = oneshot::channel();
             batch.waiters.push(tx);
@@ -279,6 +269,32 @@ impl Lane {
         state.bytes += added;
         state.taken += 1;
         Ok(push)
+    }
+
+    /// Puts an envelope behind those of a batch and returns how many bytes it takes. A batch that it does not fit into
+    /// stays as it was.
+    fn encode(
+        &self,
+        batch: &mut Batch,
+        only: Option<NodeId>,
+        envelope: &Envelope,
+    ) -> Result<usize> {
+        let before = batch.buf.len();
+        self.wire.append(&mut batch.buf, only, envelope)?;
+        let added = batch.buf.len() - before;
+        if batch.buf.len() > self.max_payload {
+            batch.buf.undo(before);
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                "publish",
+                format!(
+                    "the message takes {added} bytes, the broker takes {} at most",
+                    self.max_payload
+                ),
+            ));
+        }
+        batch.bytes += added;
+        Ok(added)
     }
 
     fn wake(mut state: MutexGuard<'_, State>) {

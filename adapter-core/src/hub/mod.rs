@@ -288,6 +288,8 @@ impl Hub {
 
     fn drop_answer_lane(&self, node: NodeId) {
         if let Some(answer) = self.answers().remove(&node) {
+            // Who still has the lane is told that it takes nothing.
+            answer.lane.close();
             answer.cancel.cancel();
         }
     }

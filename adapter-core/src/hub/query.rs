@@ -6,12 +6,13 @@ use socketioxide_core::{
     Sid,
     adapter::{BroadcastOptions, RemoteSocketData, Room},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
     Hub, Namespace, Offer,
     pending::{Acks, Entry, Query, Question, Registered},
     requests::Answers,
+    writer::publish_error,
 };
 use crate::{
     config::OnMissing,
@@ -19,7 +20,7 @@ use crate::{
     events::ClusterEvent,
     id::{NodeId, RequestId},
     transport::LinkState,
-    wire::{Envelope, LaneId},
+    wire::{Envelope, LaneId, MAX_TIMEOUT},
 };
 
 /// The answers to a cluster-wide query, and who did not give one.
@@ -148,8 +149,10 @@ impl Hub {
             self.forget_gone(&expected, lane);
             let offer = self.offer(namespace, only, &question);
             let to_offer_again = matches!(offer, Offer::Wait).then(|| (*question).clone());
-            self.complete(namespace, only, offer, to_offer_again)
-                .await?;
+            let asked = self.complete(namespace, only, offer, to_offer_again);
+            timeout_at(deadline, asked)
+                .await
+                .map_err(|_| publish_error(ErrorKind::Timeout))??;
         }
         let mut link = self.link.clone();
         tokio::select! {
@@ -190,7 +193,7 @@ impl Hub {
 
     /// Longest time after which a broadcast with acknowledgements ends.
     pub(crate) fn ack_deadline(&self, timeout: Duration) -> Instant {
-        Instant::now() + timeout + self.shared.config.request_timeout
+        Instant::now() + timeout.min(MAX_TIMEOUT) + self.shared.config.request_timeout
     }
 
     /// Tells that answers are missing.

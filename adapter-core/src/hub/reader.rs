@@ -291,7 +291,10 @@ impl Reader {
             Event::Message(payload) => self.on_message(payload),
             Event::Resumed(continuity) => {
                 self.cause = match continuity {
-                    Continuity::Lost { cause, .. } => cause,
+                    Continuity::Lost { count, cause } => {
+                        warn!(topic = %self.topic, ?count, ?cause, "the broker no longer has what was missed");
+                        cause
+                    }
                     Continuity::Unbroken { .. } | Continuity::Unknown => LossCause::LinkDown,
                 };
                 let input = self.not_live();

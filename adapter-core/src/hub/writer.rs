@@ -342,7 +342,7 @@ impl Writer {
         let oldest = sealed.map(|sealed| sealed.since);
         let oldest = oldest
             .or_else(|| self.lane.oldest())
-            .map(|since| since + max_age);
+            .and_then(|since| since.checked_add(max_age));
         // A frame on its way is not given up before its outcome is known.
         let expiry = oldest.filter(|_| self.publishing.is_empty());
         let retry = self.retry_at.filter(|_| live);
@@ -356,33 +356,37 @@ impl Writer {
 
     async fn publish_tail_if_due(&mut self) {
         let due = self.tails_left > 0 && self.tail_at <= Instant::now();
-        if due {
-            self.tails_left -= 1;
+        let wanted = self.lane.take_tail_wanted();
+        if due || wanted {
+            let published = self.publish_tail().await;
             self.tail_at = Instant::now() + self.shared.config.heartbeat;
-        }
-        if due || self.lane.take_tail_wanted() {
-            self.publish_tail().await;
+            self.tails_left = match published {
+                true => self.tails_left - u32::from(due),
+                // Peers may not know of a loss yet, and nothing else need follow.
+                false => self.tails_left.max(1),
+            };
         }
     }
 
     /// Tells peers the number of the next envelope, and before that which numbers are withdrawn. Only sent with nothing on
     /// its way: it must not overtake a frame that is sent again, or peers would report it lost.
-    async fn publish_tail(&mut self) {
+    /// Returns whether the broker has it.
+    async fn publish_tail(&mut self) -> bool {
         if !self.lane.is_sequenced() {
-            return;
+            return true;
         }
         while let Some(void) = self.withdrawn.front() {
             let payload = void.payload.clone();
             if !self.publish_notice(payload).await {
-                return;
+                return false;
             }
             self.withdrawn.pop_front();
         }
         let tail = self.notice(FrameKind::Tail, self.lane.next_number(), 0);
-        self.publish_notice(tail).await;
+        self.publish_notice(tail).await
     }
 
-    /// Returns whether the broker has it. If not, the link's recovery makes peers ask again.
+    /// Returns whether the broker has it.
     async fn publish_notice(&mut self, payload: Bytes) -> bool {
         let publish = self.shared.transport.publish(&self.lane.topic, payload);
         let published = matches!(timeout(TAIL_TIMEOUT, publish).await, Ok(Ok(_)));

@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
@@ -92,6 +93,8 @@ where
         let error = match connected {
             Ok(()) => {
                 info!(transport = name, "link up");
+                // Several watchers may have suspected the session before this one.
+                let _ = link.suspected().now_or_never();
                 was_up = true;
                 warned_at = None;
                 let error = tokio::select! {

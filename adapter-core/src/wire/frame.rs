@@ -159,6 +159,12 @@ impl FrameBuf {
         self.count == 0
     }
 
+    /// Takes the last envelope out again; `len` is the length before it.
+    pub(crate) fn undo(&mut self, len: usize) {
+        self.bytes.truncate(len - self.tag);
+        self.count -= 1;
+    }
+
     /// Writes the header over the room reserved for it.
     pub(super) fn finish(mut self, head: FrameHead, signed: bool) -> BytesMut {
         let data = head.kind == FrameKind::Data;

@@ -121,3 +121,35 @@ fn with_the_frame_handed_over_the_writer_does_not_sleep() {
     bench.started(claim);
     assert!(!bench.polls_in_vain(true));
 }
+
+/// The names of rooms are no part of the estimate.
+fn to_room(length: usize) -> Envelope {
+    let mut opts = BroadcastOptions::default();
+    opts.rooms.push("r".repeat(length).into());
+    Envelope::Disconnect { opts }
+}
+
+#[test]
+fn what_does_not_fit_harms_nothing_that_was_taken() {
+    const MOST: usize = 4 << 10;
+    let lane = Lane::new(
+        Topic::Namespace("/".into()),
+        Arc::new(NativeWire::new()),
+        BufferLimits::default(),
+        MOST,
+        MOST,
+    );
+    for _ in 0..3 {
+        let push = lane.push(None, &to_room(200), false);
+        assert!(matches!(push, Ok(Push::Queued)));
+    }
+    let refused = lane.push(None, &to_room(MOST), false).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::TooLarge);
+    // Too large for this frame, but not for one of its own.
+    let push = lane.push(None, &to_room(MOST - 300), false);
+    assert!(matches!(push, Ok(Push::Queued)));
+    let counts = std::iter::from_fn(|| Some(lane.take_batch()?.buf.count()));
+    assert_eq!(counts.collect::<Vec<_>>(), [3, 1]);
+    let state = lane.lock();
+    assert_eq!((state.envelopes, state.taken), (4, 4));
+}
