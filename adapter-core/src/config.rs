@@ -61,6 +61,8 @@ pub enum OnMissing {
 ///     .with_request_timeout(Duration::from_secs(2));
 /// assert_eq!(config.heartbeat, Duration::from_secs(2));
 /// ```
+///
+/// No duration may be longer than 365 days.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClusterConfig {

@@ -213,14 +213,19 @@ impl Session<'_> {
         self.noticing(publisher.flush(&self.shared.config)).await?
     }
 
+    /// Ends a subscription, if there is one: without its reader the client gives it up.
+    fn stop_reading(&mut self, subject: &str) {
+        if let Some(reader) = self.readers.remove(subject) {
+            reader.task.abort();
+        }
+    }
+
     /// Makes the subscriptions of the server the same as the wanted ones.
     async fn reconcile(&mut self) -> Result<()> {
         let shared = self.shared;
         let differences = shared.topics.differences();
         for subject in differences.unwanted {
-            if let Some(reader) = self.readers.remove(&subject) {
-                reader.task.abort();
-            }
+            self.stop_reading(&subject);
         }
         let missing = differences.missing;
         let (logged, missing): (Vec<_>, Vec<_>) = missing
@@ -299,7 +304,7 @@ impl Session<'_> {
                 if let Some(subject) = denied_subscription(&event) {
                     let denied = || error::denied(Step::Subscribe, subject);
                     self.shared.topics.refuse(subject, denied)?;
-                    self.readers.remove(subject);
+                    self.stop_reading(subject);
                 }
                 if let Some(subject) = denied_subscription(&event).or(denied_publish(&event))
                     && !self.shared.is_topic(subject)
