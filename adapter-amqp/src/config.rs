@@ -106,6 +106,14 @@ impl Source {
     pub(crate) const fn replays(&self) -> bool {
         !matches!(self, Self::Exclusive { .. })
     }
+
+    /// Name of the transport that reads from it.
+    pub(crate) const fn transport(&self) -> &'static str {
+        match self {
+            Self::Exclusive { .. } | Self::Durable { .. } => "amqp",
+            Self::Stream { .. } => "rabbitmq-streams",
+        }
+    }
 }
 
 /// Everything [`AmqpTransport::connect`](crate::AmqpTransport::connect) needs to know.

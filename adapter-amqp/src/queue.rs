@@ -37,13 +37,13 @@ impl Queue {
         let node = format!("{}.node.{}", shared.config.prefix, shared.id);
         let durable = matches!(shared.config.source, Source::Durable { .. });
         let name: ShortString = if durable {
-            connection.delete = Some((node.as_str().into(), shared.shutdown.clone()));
+            connection.delete = Some((node.as_str().into(), shared.leaves.clone()));
             node.into()
         } else {
             // A new one for each session: the broker may still hold the one before.
             format!("{node}.{:08x}", fastrand::u32(..)).into()
         };
-        let resumes = durable && shared.link.watch().status().epoch > 0;
+        let resumes = durable && shared.cursor.get().is_some();
         let kept = if resumes {
             length(connection, &name).await?
         } else {

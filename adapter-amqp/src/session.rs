@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     sync::{
-        Arc,
+        OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -21,12 +21,13 @@ use lapin::{
 };
 use socketioxide_adapter_core::{
     Error, ErrorKind, Result,
-    transport::{Continuity, Receipt, SessionUp},
+    transport::{Continuity, LinkSender, Receipt, SessionUp},
 };
 use tokio::{
     sync::mpsc::Receiver,
     time::{Instant, Interval, MissedTickBehavior, interval, interval_at, timeout},
 };
+use tokio_util::task::TaskTracker;
 
 use crate::{
     config::{Address, Source},
@@ -68,11 +69,11 @@ pub(crate) struct Reader {
 }
 
 /// Connects, subscribes to all wanted topics, serves until something breaks, and returns what.
-pub(crate) async fn run(shared: Arc<Shared>, up: SessionUp) -> Error {
+pub(crate) async fn run(shared: &Shared, tasks: &TaskTracker, up: SessionUp) -> Error {
     // Whatever happens, also if this future is dropped: no more publishes, and nobody waits for a confirmation.
-    let _end = End(&shared);
+    let _end = End(shared);
     let server = shared.servers.next();
-    let (config, tasks) = (&shared.config, &shared.tasks);
+    let config = &shared.config;
     let both = async {
         tokio::try_join!(
             Connection::open(config, server, "publisher", tasks),
@@ -90,9 +91,9 @@ pub(crate) async fn run(shared: Arc<Shared>, up: SessionUp) -> Error {
         }
     };
     let session = Session {
-        shared: &shared,
+        shared,
         address: &server.0,
-        is_up: AtomicBool::new(false),
+        link: OnceLock::new(),
         is_blocked: AtomicBool::new(false),
     };
     let events = [publishing.events(), subscribing.events()];
@@ -126,7 +127,8 @@ impl Drop for End<'_> {
 struct Session<'a> {
     shared: &'a Shared,
     address: &'a Address,
-    is_up: AtomicBool,
+    /// There once the session is up.
+    link: OnceLock<LinkSender>,
     /// The broker reads nothing from the publishing connection.
     is_blocked: AtomicBool,
 }
@@ -170,8 +172,7 @@ impl Session<'_> {
                 shared.topics.wait_for(fence).await;
             }
             self.open();
-            self.is_up.store(true, Ordering::Relaxed);
-            up.up();
+            let _ = self.link.set(up.up());
             self.subscribe(queue.as_ref(), &channel).await
         };
         tokio::select! {
@@ -286,9 +287,15 @@ impl Session<'_> {
         let mut events = select_all(events);
         while let Some(event) = events.next().await {
             match event {
-                Event::ConnectionBlocked(_) if self.is_up.load(Ordering::Relaxed) => self.block(),
-                Event::ConnectionBlocked(_) => return Err(error::blocked(self.address)),
-                Event::ConnectionUnblocked => self.unblock(),
+                Event::ConnectionBlocked(_) => match self.link.get() {
+                    Some(link) => self.block(link),
+                    None => return Err(error::blocked(self.address)),
+                },
+                Event::ConnectionUnblocked => {
+                    if let Some(link) = self.link.get() {
+                        self.unblock(link);
+                    }
+                }
                 // A soft one is about one channel, and told there.
                 Event::Error(error) if !error.is_amqp_soft_error() => {
                     return Err(error::from_lapin(Step::Link, self.address, &error));
@@ -300,20 +307,20 @@ impl Session<'_> {
     }
 
     /// The session stays: what is in our queue still arrives, and nobody else can publish either.
-    fn block(&self) {
+    fn block(&self, link: &LinkSender) {
         if !self.is_blocked.swap(true, Ordering::Relaxed) {
             self.shared.publisher.open(false);
             self.shared.topics.open(false);
-            self.shared.link.down(error::BLOCKED_BY_ALARM);
+            link.down(error::BLOCKED_BY_ALARM);
         }
     }
 
-    fn unblock(&self) {
+    fn unblock(&self, link: &LinkSender) {
         if self.is_blocked.swap(false, Ordering::Relaxed) {
             let unbroken = Continuity::Unbroken { replayed: 0 };
             self.shared.topics.resume(unbroken);
             self.open();
-            self.shared.link.up();
+            link.up();
         }
     }
 

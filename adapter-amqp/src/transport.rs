@@ -4,16 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use lapin::types::ShortString;
 use socketioxide_adapter_core::{
-    ErrorKind, Result,
+    Error, Result,
     transport::{
-        Capabilities, Delivery, LinkSender, LinkState, LinkWatch, Receipt, Replay, Subscription,
-        Supervisor, Topic, Transport, link, supervise,
+        Capabilities, Connected, Delivery, LinkWatch, Receipt, Replay, SessionUp, Sessions,
+        Subscription, Topic, Transport,
     },
 };
-use tokio::{task::AbortHandle, time::timeout};
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -25,9 +24,6 @@ use crate::{
     stream::Cursor,
     topics::{Phase, Topics},
 };
-
-/// How long `close` waits for the tasks.
-const CLOSE: Duration = Duration::from_secs(2);
 
 /// What the sessions share with the transport.
 #[derive(Debug)]
@@ -43,14 +39,12 @@ pub(crate) struct Shared {
     pub(crate) id: String,
     /// Routing key of this node's fences. No topic has a dot in it.
     pub(crate) fence: String,
-    /// Everything that was spawned, also by lapin.
-    pub(crate) tasks: TaskTracker,
-    pub(crate) link: LinkSender,
-    pub(crate) shutdown: CancellationToken,
+    /// The end of a session is the end of this node, which needs its queue no more.
+    pub(crate) leaves: CancellationToken,
 }
 
 impl Shared {
-    fn new(config: AmqpConfig, link: LinkSender) -> Result<Self> {
+    fn new(config: AmqpConfig) -> Result<Self> {
         let exchange: ShortString = format!("{}.topics", config.prefix).into();
         let id = format!("{:032x}", fastrand::u128(..));
         Ok(Self {
@@ -62,17 +56,23 @@ impl Shared {
             exchange,
             fence: format!("fence.{id}"),
             id,
-            tasks: TaskTracker::new(),
-            link,
-            shutdown: CancellationToken::new(),
+            leaves: CancellationToken::new(),
         })
     }
+}
 
-    /// Ends all subscriptions and refuses all calls from now on.
+impl Sessions for Shared {
+    async fn run(self: Arc<Self>, tasks: TaskTracker, up: SessionUp) -> Error {
+        session::run(&self, &tasks, up).await
+    }
+
     fn close(&self) {
         self.publisher.close();
         self.topics.close();
-        self.link.closed(None);
+    }
+
+    fn silent(&self, limit: Duration) -> String {
+        error::silent(&self.config, &self.config.servers, limit)
     }
 }
 
@@ -87,11 +87,7 @@ impl Shared {
 /// After a reconnect each subscription yields `Resumed` before the first new payload. A dropped subscription ends at the
 /// broker within half a second.
 #[derive(Debug)]
-pub struct AmqpTransport {
-    shared: Arc<Shared>,
-    link: LinkWatch,
-    abort: AbortHandle,
-}
+pub struct AmqpTransport(Connected<Shared>);
 
 impl AmqpTransport {
     /// Connects. Resolves once the first session is up; until then it tries again and again, one server after the other.
@@ -104,82 +100,21 @@ impl AmqpTransport {
     /// Dropping the future ends what it started.
     pub async fn connect(config: AmqpConfig) -> Result<Self> {
         config.validate()?;
-        let limit = config.connect_timeout;
-        let backoff = config.backoff;
-        let (sender, mut watch) = link();
-        let shared = Arc::new(Shared::new(config, sender.clone())?);
-        let supervisor = Supervisor {
-            name: shared.name(),
-            link: sender,
-            backoff,
-            connect_timeout: limit,
-            shutdown: shared.shutdown.clone(),
-        };
-        let sessions = shared.clone();
-        let task = shared.tasks.spawn(async move {
-            let fatal = supervise(supervisor, |up| session::run(sessions.clone(), up)).await;
-            sessions.close();
-            fatal
-        });
-        let transport = Self {
-            shared,
-            link: watch.clone(),
-            abort: task.abort_handle(),
-        };
-        let up = timeout(
-            limit,
-            watch.wait_for(|status| status.state == LinkState::Up),
-        )
-        .await;
-        if up.is_ok_and(|status| status.state == LinkState::Up) {
-            return Ok(transport);
-        }
-        let reason = transport.link.status().reason;
-        transport.end().await;
-        if let Some(Ok(Some(fatal))) = task.now_or_never() {
-            return Err(fatal);
-        }
-        let message = match reason.as_deref() {
-            Some(reason) => {
-                let reason = reason.strip_prefix("amqp: connect: ").unwrap_or(reason);
-                format!("{reason} (gave up after {limit:?})")
-            }
-            None => {
-                let config = &transport.shared.config;
-                error::silent(config, &config.servers, limit)
-            }
-        };
-        Err(Step::Connect.error(ErrorKind::Unavailable, message))
-    }
-
-    /// Ends all tasks, and waits for that up to a deadline.
-    async fn end(&self) {
-        self.shared.shutdown.cancel();
-        self.shared.tasks.close();
-        if timeout(CLOSE, self.shared.tasks.wait()).await.is_err() {
-            self.abort.abort();
-            self.shared.close();
-        }
-    }
-}
-
-impl Shared {
-    fn name(&self) -> &'static str {
-        match self.config.source {
-            Source::Exclusive { .. } | Source::Durable { .. } => "amqp",
-            Source::Stream { .. } => "rabbitmq-streams",
-        }
+        let (backoff, limit) = (config.backoff, config.connect_timeout);
+        let name = config.source.transport();
+        let shared = Shared::new(config)?;
+        Ok(Self(Connected::start(name, shared, backoff, limit).await?))
     }
 }
 
 #[async_trait]
 impl Transport for AmqpTransport {
     fn name(&self) -> &'static str {
-        self.shared.name()
+        self.0.sessions().config.source.transport()
     }
 
     fn capabilities(&self) -> Capabilities {
-        let Shared { config, .. } = &*self.shared;
+        let Shared { config, .. } = self.0.sessions();
         let (delivery, replay) = if config.source.replays() {
             (Delivery::AtLeastOnce, Replay::WithinRetention)
         } else {
@@ -198,7 +133,7 @@ impl Transport for AmqpTransport {
             topics,
             publisher,
             ..
-        } = &*self.shared;
+        } = self.0.sessions();
         let token = topic.token();
         // If we read the topic ourselves, a queue must be there for it. If we do not, there need not be one.
         let mandatory = topics.is_subscribed(&token);
@@ -207,7 +142,7 @@ impl Transport for AmqpTransport {
 
     async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
         const STEP: Step = Step::Subscribe;
-        let Shared { config, topics, .. } = &*self.shared;
+        let Shared { config, topics, .. } = self.0.sessions();
         let replays = config.source.replays() && matches!(topic, Topic::Namespace(_));
         let added = topics.add(&topic.token(), replays, config.subscription_buffer);
         let (subscription, confirmation) = added.map_err(|phase| match phase {
@@ -225,17 +160,18 @@ impl Transport for AmqpTransport {
     }
 
     fn link(&self) -> LinkWatch {
-        self.link.clone()
+        self.0.link()
     }
 
     async fn close(&self) -> Result<()> {
-        self.end().await;
+        self.0.sessions().leaves.cancel();
+        self.0.close().await;
         Ok(())
     }
 }
 
 impl Drop for AmqpTransport {
     fn drop(&mut self) {
-        self.shared.shutdown.cancel();
+        self.0.sessions().leaves.cancel();
     }
 }

@@ -2,14 +2,13 @@
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use futures_util::FutureExt as _;
 use tokio::{task::AbortHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Backoff, LinkSender, LinkState, LinkWatch, SessionUp, Supervisor, link, supervise};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long [`Connected::close`] waits for the tasks.
+/// How long [`Connected::close`] waits for the tasks, and `start` for what the loop returned.
 const CLOSE: Duration = Duration::from_secs(2);
 
 /// What a backend has: sessions, and calls that need one.
@@ -86,7 +85,8 @@ impl<S: Sessions> Connected<S> {
         }
         let reason = connected.watch.status().reason;
         connected.close().await;
-        if let Some(Ok(Some(fatal))) = task.now_or_never() {
+        // Its result is there a moment after everything it had is gone, which is what `close` waits for.
+        if let Ok(Ok(Some(fatal))) = timeout(CLOSE, task).await {
             return Err(fatal);
         }
         let operation = format!("{name}: connect");
@@ -230,6 +230,18 @@ mod tests {
             silent.await.unwrap_err().to_string(),
             "plain: connect: h:1: no answer within 1s"
         );
+    }
+
+    /// The loop's end is seen on another thread than the one it ends on.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_fatal_error_is_never_taken_for_a_deadline() {
+        for _ in 0..5_000 {
+            let refused = start(Plain {
+                refused: Some(ErrorKind::Unauthorized),
+                ..Plain::default()
+            });
+            assert_eq!(refused.await.unwrap_err().kind(), ErrorKind::Unauthorized);
+        }
     }
 
     #[tokio::test(start_paused = true)]

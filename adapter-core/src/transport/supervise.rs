@@ -39,10 +39,12 @@ pub struct SessionUp {
 }
 
 impl SessionUp {
-    /// Notes that the session is connected and all wanted topics are subscribed at the broker.
-    pub fn up(self) {
+    /// Notes that the session is connected and all wanted topics are subscribed at the broker. Returns the link, for a
+    /// session that has to say later that its broker takes nothing for a while, and that it is over.
+    pub fn up(self) -> LinkSender {
         self.link.up();
         self.up.notify_one();
+        self.link
     }
 }
 
