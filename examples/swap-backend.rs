@@ -11,12 +11,13 @@
 //! others.
 #![allow(clippy::print_stdout)]
 
-use std::error::Error;
+use std::{convert::Infallible, error::Error, future::ready};
 
 use socketioxide::{
     SocketIo,
     adapter::Adapter,
     extract::{AckSender, Data, SocketRef},
+    handler::ConnectHandler as _,
     socket::Sid,
 };
 use socketioxide_adapter::{ClusterAdapter, connect};
@@ -32,7 +33,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (layer, io) = SocketIo::builder()
         .with_adapter::<ClusterAdapter<_>>(cluster.clone())
         .build_layer();
-    io.ns("/", on_connect).await?;
+    // A middleware has set the handlers before a client is told that it is connected: its first event finds them.
+    io.ns("/", (|| ready(())).with(handlers)).await?;
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}", listener.local_addr()?);
@@ -48,9 +50,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn on_connect<A: Adapter>(socket: SocketRef<A>) {
+async fn handlers<A: Adapter>(socket: SocketRef<A>) -> Result<(), Infallible> {
     socket.on("say", say);
     socket.on("who", who);
+    Ok(())
 }
 
 async fn say<A: Adapter>(socket: SocketRef<A>, Data(text): Data<String>) {

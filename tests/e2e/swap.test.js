@@ -23,6 +23,7 @@ class Server {
     this.socket = io(await within("the server starts", this.address, 15_000), { transports: ["websocket"], reconnection: false });
     this.said = [];
     this.socket.on("said", (text) => this.said.push(text));
+    this.socket.on("problem", (text) => console.error(`a server says: ${text}`));
     await within("a client connects", new Promise((resolve) => this.socket.once("connect", resolve)));
     return this.socket;
   }
