@@ -80,12 +80,16 @@ impl Sessions for Shared {
 ///
 /// The order of payloads on one topic is that in which `publish` was first polled. A publish resolves when the broker has
 /// confirmed the payload: it is in all queues, on disk where they are durable. While the link is down, or the broker is
-/// short of memory, `publish` and `subscribe` fail at once with [`ErrorKind::LinkDown`]; a call that is waiting when the
-/// link is lost fails with [`ErrorKind::Interrupted`], a later one than `timeout` with [`ErrorKind::Timeout`]. A broker
-/// that does not answer counts as lost after 2 to 2.5 s.
+/// short of memory, `publish` and `subscribe` fail at once with [`LinkDown`]; a call that is waiting when the link is lost
+/// fails with [`Interrupted`], a later one than `timeout` with [`Timeout`]. A broker that does not answer counts as lost
+/// after 2 to 2.5 s.
 ///
 /// After a reconnect each subscription yields `Resumed` before the first new payload. A dropped subscription ends at the
 /// broker within half a second.
+///
+/// [`LinkDown`]: socketioxide_adapter_core::ErrorKind::LinkDown
+/// [`Interrupted`]: socketioxide_adapter_core::ErrorKind::Interrupted
+/// [`Timeout`]: socketioxide_adapter_core::ErrorKind::Timeout
 #[derive(Debug)]
 pub struct AmqpTransport(Connected<Shared>);
 
@@ -93,11 +97,14 @@ impl AmqpTransport {
     /// Connects. Resolves once the first session is up; until then it tries again and again, one server after the other.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] and [`ErrorKind::Unauthorized`] at once, what else prevents a session after
-    /// `connect_timeout`. Nothing is left running then.
+    /// [`Config`] and [`Unauthorized`] at once, what else prevents a session after `connect_timeout`. Nothing is left
+    /// running then.
     ///
     /// # Cancel safety
     /// Dropping the future ends what it started.
+    ///
+    /// [`Config`]: socketioxide_adapter_core::ErrorKind::Config
+    /// [`Unauthorized`]: socketioxide_adapter_core::ErrorKind::Unauthorized
     pub async fn connect(config: AmqpConfig) -> Result<Self> {
         config.validate()?;
         let (backoff, limit) = (config.backoff, config.connect_timeout);

@@ -44,6 +44,7 @@
 mod config;
 mod error;
 mod log;
+mod page;
 mod position;
 mod reply;
 mod server;

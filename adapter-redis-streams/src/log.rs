@@ -434,9 +434,11 @@ impl Listener {
         let alone = self.topic.is_none();
         let continuity = match continuity {
             Continuity::Lost { cause, .. } if !alone => Continuity::Lost { count: None, cause },
-            Continuity::Unbroken { .. } if !alone => Continuity::Unbroken {
-                replayed: log.after(from).filter(|entry| self.wants(entry)).count() as u64,
-            },
+            Continuity::Unbroken { .. } if !alone => {
+                let wanted = log.after(from).filter(|entry| self.wants(entry));
+                let replayed = (wanted.count() as u64).max(log.more.into());
+                Continuity::Unbroken { replayed }
+            }
             continuity => continuity,
         };
         match continuity {

@@ -159,11 +159,11 @@ impl Snapshot {
         (continuity, at(self.trimmed()))
     }
 
-    /// How many follow: exactly if the server counts, else as many as were read at once.
+    /// How many follow: exactly if the server counts, else as many as were read at once, or one if it was none yet.
     fn unbroken(&self, position: Position) -> Continuity {
         let replayed = match self.added.zip(position.count) {
             Some((added, count)) => added.saturating_sub(count),
-            None => self.after(position.id).count() as u64,
+            None => (self.after(position.id).count() as u64).max(self.more.into()),
         };
         Continuity::Unbroken { replayed }
     }

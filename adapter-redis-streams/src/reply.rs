@@ -24,6 +24,9 @@ pub(crate) fn snapshot(state: &Value, range: Value, count: usize) -> Option<Snap
         _ => return None,
     };
     let number = |name| field(state, name).and_then(number);
+    let last = id(field(state, "last-generated-id"))?;
+    // What was deleted by hand at the end does not follow.
+    let more = entries.len() >= count && entries.last().is_some_and(|entry| entry.id < last);
     Some(Snapshot {
         epoch: match groups.iter().find(ours) {
             Some(group) => id(field(group, "last-delivered-id"))?,
@@ -35,8 +38,8 @@ pub(crate) fn snapshot(state: &Value, range: Value, count: usize) -> Option<Snap
             Some(Value::Array(entry)) => Some(id(entry.first())?),
             _ => None,
         },
-        last: id(field(state, "last-generated-id"))?,
-        more: entries.len() >= count,
+        last,
+        more,
         entries,
     })
 }

@@ -62,14 +62,15 @@ impl Server<'_> {
         }
     }
 
-    /// The state of a log and its next page. Begins the log if there is none.
+    /// The state of a log, and its entries from the cursor on: the last one that was read and so many behind it. Begins the
+    /// log if there is none.
     ///
     /// Not in a transaction, which a server without memory refuses even for reading: what does not fit together is asked
     /// for once more.
-    pub(crate) async fn snapshot(&self, due: &Due, page: usize) -> RedisResult<Snapshot> {
+    pub(crate) async fn snapshot(&self, due: &Due, entries: usize) -> RedisResult<Snapshot> {
         let key = &*due.key;
         let (from, count) = match due.from {
-            Some(id) => (id.to_string(), page + 1),
+            Some(id) => (id.to_string(), entries + 1),
             None => ("+".to_owned(), 1),
         };
         let expiry = match due.retention {

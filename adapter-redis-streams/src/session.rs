@@ -18,10 +18,11 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    config::{PAGE, Retention, StreamsConfig},
+    config::{Retention, StreamsConfig},
     error,
     log::{Cursors, Due, Taking},
-    position::{Entry, Snapshot},
+    page::Page,
+    position::Snapshot,
     reply,
     server::Server,
 };
@@ -36,8 +37,6 @@ const DOUBT: Duration = Duration::from_secs(10);
 const BATCH: usize = 32;
 /// The log says that too little is kept at most this often.
 const WARN_EVERY: Duration = Duration::from_secs(60);
-/// Bytes of one page of one log, about.
-const PAGE_BYTES: usize = 1 << 20;
 
 /// What the sessions share with the transport.
 #[derive(Debug)]
@@ -76,7 +75,7 @@ impl Companion for Reader {
                 reader: self,
                 session,
             },
-            page: PAGE,
+            page: Page::new(),
             full: FuturesUnordered::new(),
             warned: None,
         };
@@ -97,8 +96,7 @@ impl Companion for Reader {
 
 struct Reading<'a> {
     server: Server<'a>,
-    /// Entries to ask for at once.
-    page: usize,
+    page: Page,
     full: FuturesUnordered<Taking>,
     warned: Option<Instant>,
 }
@@ -107,7 +105,8 @@ impl Reading<'_> {
     async fn serve(mut self, ready: oneshot::Sender<()>) -> Result<Infallible> {
         let unblock = self.server.unblock().await?;
         self.server.agree().await?;
-        self.look().await?;
+        // Only what became of the logs: what was missed may take longer to come than a session may take to be up.
+        self.look(0).await?;
         // The receiver is gone only with the session.
         let _ = ready.send(());
         self.server.reader.cursors.open();
@@ -118,20 +117,23 @@ impl Reading<'_> {
                 self.server.agree().await?;
                 self.server.reader.cursors.doubt();
             }
-            self.look().await?;
+            self.look(self.page.entries()).await?;
             self.read(&unblock).await?;
         }
     }
 
-    /// Looks at the logs of all cursors that need it, for one page.
-    async fn look(&mut self) -> Result<()> {
+    /// Looks at the logs of all cursors that need it, and reads so many entries behind each.
+    async fn look(&mut self, entries: usize) -> Result<()> {
         for batch in self.server.reader.cursors.due().chunks(BATCH) {
+            let start = Instant::now();
             let snapshots =
-                join_all(batch.iter().map(|due| self.server.snapshot(due, self.page))).await;
+                join_all(batch.iter().map(|due| self.server.snapshot(due, entries))).await;
+            let seen = snapshots.iter().flatten();
+            let seen = seen.flat_map(|snapshot| &snapshot.entries);
+            self.page.saw(seen, Some(start.elapsed()));
             for (due, snapshot) in batch.iter().zip(snapshots) {
                 match snapshot {
                     Ok(snapshot) => {
-                        self.adapt(&snapshot.entries);
                         self.warn_if_short(due, &snapshot);
                         let taking = self.server.reader.cursors.look(due.cursor, &snapshot);
                         self.full.extend(taking);
@@ -153,7 +155,7 @@ impl Reading<'_> {
         if ends.is_empty() {
             return if behind { Ok(()) } else { self.rest().await };
         }
-        let asked = self.page;
+        let asked = self.page.entries();
         let mut read = cmd("XREAD");
         read.arg("COUNT").arg(asked);
         if !behind {
@@ -168,8 +170,9 @@ impl Reading<'_> {
         }
         let answer = self.answer(&read, unblock).await?;
         let logs = reply::read(answer).ok_or_else(|| error::unreadable("XREAD"))?;
+        self.page
+            .saw(logs.iter().flat_map(|(_, entries)| entries), None);
         for (key, entries) in logs {
-            self.adapt(&entries);
             // As many as were asked for: it may have been more than the log keeps, and some gone before this answer.
             let complete = entries.len() < asked;
             let taking = self.server.reader.cursors.read(&key, &entries, complete);
@@ -216,14 +219,6 @@ impl Reading<'_> {
             () = sleep(BLOCK) => {}
         }
         Ok(())
-    }
-
-    /// Asks for fewer entries at once the larger they are.
-    fn adapt(&mut self, entries: &[Entry]) {
-        let bytes: usize = entries.iter().map(Entry::len).sum();
-        if let Some(average) = bytes.checked_div(entries.len()) {
-            self.page = (PAGE_BYTES / average.max(1)).clamp(1, PAGE);
-        }
     }
 
     fn warn_if_short(&mut self, due: &Due, log: &Snapshot) {

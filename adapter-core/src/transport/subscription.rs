@@ -31,7 +31,7 @@ pub enum Event {
 pub enum Continuity {
     /// None is missing; `replayed` of them follow now, in order.
     Unbroken {
-        /// How many payloads come back; at least so many, where the broker cannot tell.
+        /// How many payloads come back. Where the broker cannot tell, fewer, but not 0 if any may: the core waits for them.
         replayed: u64,
     },
     /// Some are gone for good.

@@ -1,8 +1,10 @@
 //! The way of some nodes to the broker breaks, while the others go on.
 
+use std::time::{Duration, Instant};
+
 use socketioxide_adapter_core::{ClusterEvent, ErrorKind, LeaveReason};
 
-use super::{drill::Drill, member::Seat};
+use super::{drill::Drill, member::Seat, publisher::FILLER};
 use crate::{
     Ability,
     cases::{
@@ -25,6 +27,7 @@ cases!("faults::link":
     deaf [Need::Proxy],
     mute [Need::Proxy],
     trimmed_while_away [Need::Gate, Need::Replay, Need::Fault(Ability::Retain)],
+    replayed_slowly [Need::Proxy, Need::Replay],
 );
 
 /// Three nodes, the last of which can be cut off.
@@ -279,4 +282,59 @@ async fn trimmed_while_away(context: Context) -> Verdict {
         "far more was missed than is retained, but nothing was lost"
     );
     ensure_eq("messages told as lost", &away.reported, &lost)
+}
+
+/// What a node missed takes longer to come back than a session without it has until it counts as deaf, and a node that says
+/// nothing until it counts as dead.
+async fn replayed_slowly(context: Context) -> Verdict {
+    const SIZE: usize = 32 << 10;
+    const MISSED: u64 = 320;
+    const BYTES_PER_SECOND: u32 = 512 << 10;
+    const SLOW: Duration = Duration::from_secs(7);
+    let idle = || Seat::queued().idle();
+    let mut drill = Drill::of(&context, [idle(), idle(), idle().proxied()]).await?;
+    let left = |drill: &Drill<'_>| {
+        let is_left = |event: &&ClusterEvent| matches!(event, ClusterEvent::Left { .. });
+        let others = drill.members[..2].iter();
+        let left = others.map(|other| {
+            let events = other.node.events();
+            events.with(|events| events.iter().filter(is_left).count())
+        });
+        left.sum::<usize>()
+    };
+    while drill.goes_on(1).await? {
+        drill.note("node 3 is cut off");
+        let before = drill.members[2].epoch();
+        drill.members[2].proxy()?.shut();
+        drill.notice(&[2]).await?;
+        drill.filler(SIZE);
+        drill.members[0].publisher.at_once(MISSED);
+        drill.burst_ends().await?;
+        drill.filler(FILLER);
+        drill.note("node 3 is let in again, by a narrow way");
+        let proxy = drill.members[2].proxy()?;
+        proxy.set_to_client(Way::default().with_bandwidth(BYTES_PER_SECOND));
+        proxy.open();
+        drill
+            .until(2 * patience(), "a new session", |drill| {
+                drill.members[2].epoch() > before
+            })
+            .await?;
+        let (session, gone, start) = (drill.members[2].epoch(), left(&drill), Instant::now());
+        let missed: Vec<_> = drill.members[0].publisher.latest().collect();
+        drill
+            .until(4 * patience(), "the end of the replay", |drill| {
+                let mut missed = missed.iter();
+                missed.all(|entry| drill.ledger.is_everywhere(*entry))
+            })
+            .await?;
+        let took = start.elapsed();
+        drill.note(&format!("all of it is there after {took:?}"));
+        ensure!(took > SLOW, "the replay took {took:?} only");
+        drill.recovers().await?;
+        ensure_eq("sessions", &drill.members[2].epoch(), &session)?;
+        ensure_eq("nodes declared gone", &left(&drill), &gone)?;
+        drill.members[2].proxy()?.set_to_client(Way::default());
+    }
+    drill.ends().await.map(drop)
 }
