@@ -73,6 +73,7 @@ const GUARANTEES: &[Guarantee] = &[
             "transport::loss::a_node_cut_off_gets_back_what_it_missed",
             "transport::replay::what_was_missed_comes_back_in_order",
             "transport::replay::an_outage_amid_the_replay_loses_nothing",
+            "faults::link::replayed_slowly",
         ],
     },
     Guarantee {

@@ -22,6 +22,7 @@ mod publish;
 mod query;
 mod reader;
 mod receive;
+mod replay;
 mod requests;
 mod sealed;
 mod shared;

@@ -26,10 +26,6 @@ const RESUBSCRIBE_AFTER: u32 = 2;
 /// … and after which the whole session is.
 const SUSPECT_AFTER: u32 = 3;
 
-/// Longest time for which a replay may keep a probe that travels behind it; less than lanes keep what they have taken, since
-/// they stand still meanwhile.
-const REPLAY_LIMIT: Duration = Duration::from_secs(20);
-
 /// What a reader yields.
 #[derive(Debug)]
 pub(crate) enum Input {
@@ -60,28 +56,6 @@ struct Probe {
     sent: Option<Instant>,
 }
 
-/// What was missed is coming back, and our probe behind it.
-#[derive(Debug, Clone, Copy)]
-struct Replay {
-    until: Instant,
-    /// When the last payload came.
-    heard: Instant,
-}
-
-impl Replay {
-    fn new() -> Self {
-        let heard = Instant::now();
-        let until = heard + REPLAY_LIMIT;
-        Self { until, heard }
-    }
-
-    /// Until when a probe can still be behind it, if it can.
-    fn deadline(self, now: Instant) -> Option<Instant> {
-        let next = self.heard + PROBE_TIMEOUT;
-        (now < next && now < self.until).then_some(next)
-    }
-}
-
 pub(crate) struct Reader {
     shared: Arc<Shared>,
     topic: Topic,
@@ -91,7 +65,8 @@ pub(crate) struct Reader {
     subscribing: Option<Subscribing>,
     publishing: Option<Publishing>,
     probe: Probe,
-    replay: Option<Replay>,
+    /// What comes is what was missed.
+    replays: bool,
     /// When to subscribe or probe again.
     retry_at: Option<Instant>,
     /// Probes in a row that did not come back.
@@ -114,7 +89,7 @@ impl Reader {
             subscribing: None,
             publishing: None,
             probe: Probe::default(),
-            replay: None,
+            replays: false,
             retry_at: Some(Instant::now()),
             lost: 0,
             keep_probing,
@@ -188,8 +163,12 @@ impl Reader {
     fn on_timer(&mut self) -> Option<Input> {
         let now = Instant::now();
         if self.probe.deadline.is_some_and(|deadline| deadline <= now) {
-            if let Some(deadline) = self.replay.and_then(|replay| replay.deadline(now)) {
+            if let Some(deadline) = self.shared.replay.deadline(PROBE_TIMEOUT) {
                 self.probe.deadline = Some(deadline);
+                if self.keep_probing.is_some() {
+                    // Also a sign of life, to those who hear nothing else of us meanwhile.
+                    self.publish_probe();
+                }
                 return None;
             }
             return self.probe_lost();
@@ -215,7 +194,7 @@ impl Reader {
         match subscribed {
             Ok(subscription) => {
                 self.subscription = Some(subscription);
-                self.replay = None;
+                self.replays = false;
                 self.send_probe();
             }
             Err(error) => {
@@ -238,6 +217,10 @@ impl Reader {
             sent: Some(Instant::now()),
             ..Probe::default()
         };
+        self.publish_probe();
+    }
+
+    fn publish_probe(&mut self) {
         let head = FrameHead {
             version: self.shared.emit_version(),
             kind: FrameKind::Probe,
@@ -278,7 +261,7 @@ impl Reader {
             return None;
         }
         self.probe.deadline = None;
-        self.replay = None;
+        self.replays = false;
         self.lost = 0;
         // What was published before it has reached us before it.
         self.heard_until = self.probe.sent.unwrap_or(self.heard_until);
@@ -309,7 +292,8 @@ impl Reader {
 
     fn lost_link(&mut self) -> Option<Input> {
         self.probe.deadline = None;
-        self.replay = None;
+        self.replays = false;
+        self.shared.replay.ends();
         self.publishing = None;
         self.subscribing = None;
         self.retry_at = None;
@@ -324,18 +308,19 @@ impl Reader {
     fn on_event(&mut self, event: Event) -> Option<Input> {
         match event {
             Event::Message(payload) => {
-                if let Some(replay) = &mut self.replay {
-                    replay.heard = Instant::now();
+                if self.replays {
+                    self.shared.replay.goes_on();
                 }
                 self.on_message(payload)
             }
             Event::Resumed(continuity) => {
-                self.replay = match continuity {
-                    Continuity::Unbroken { replayed: 1.. } | Continuity::Lost { .. } => {
-                        Some(Replay::new())
-                    }
-                    Continuity::Unbroken { .. } | Continuity::Unknown => None,
-                };
+                self.replays = matches!(
+                    continuity,
+                    Continuity::Unbroken { replayed: 1.. } | Continuity::Lost { .. }
+                );
+                if self.replays {
+                    self.shared.replay.begins();
+                }
                 self.cause = match continuity {
                     Continuity::Lost { count, cause } => {
                         warn!(topic = %self.topic, ?count, ?cause, "the broker no longer has what was missed");

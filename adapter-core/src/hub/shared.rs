@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::broadcast, time::Instant};
 use tracing::warn;
 
-use super::membership::Membership;
+use super::{membership::Membership, replay::Replay};
 use crate::{
     config::ClusterConfig,
     events::ClusterEvent,
@@ -36,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) wire: Arc<dyn Wire>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) events: broadcast::Sender<ClusterEvent>,
+    pub(crate) replay: Replay,
     membership: Mutex<Membership>,
     emit_version: AtomicU8,
     warned: Mutex<HashMap<Option<NodeId>, Instant>>,
@@ -59,6 +60,7 @@ impl Shared {
             wire,
             counters,
             events,
+            replay: Replay::default(),
             membership: Mutex::new(membership),
             emit_version: AtomicU8::new(wire::VERSION),
             warned: Mutex::default(),

@@ -27,7 +27,7 @@ cases!("faults::link":
     deaf [Need::Proxy],
     mute [Need::Proxy],
     trimmed_while_away [Need::Gate, Need::Replay, Need::Fault(Ability::Retain)],
-    replayed_slowly [Need::Proxy, Need::Replay],
+    replayed_slowly [Need::Replay, Need::Proxy],
 );
 
 /// Three nodes, the last of which can be cut off.
@@ -288,7 +288,7 @@ async fn trimmed_while_away(context: Context) -> Verdict {
 /// nothing until it counts as dead.
 async fn replayed_slowly(context: Context) -> Verdict {
     const SIZE: usize = 32 << 10;
-    const MISSED: u64 = 320;
+    const MISSED: u64 = 200;
     const BYTES_PER_SECOND: u32 = 512 << 10;
     const SLOW: Duration = Duration::from_secs(7);
     let idle = || Seat::queued().idle();
