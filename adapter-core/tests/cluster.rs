@@ -15,13 +15,17 @@ use futures_util::StreamExt;
 use socketioxide_adapter_core::{
     ClusterConfig, ClusterEvent, Error, ErrorKind, LeaveReason, PublishMode, Result,
     memory::{MemoryBus, MemoryTransport},
-    transport::{Capabilities, LinkState, LinkWatch, Receipt, Subscription, Topic, Transport},
+    transport::{LinkState, Receipt, Topic, Transport},
 };
 use socketioxide_core::{
     Value,
     adapter::{BroadcastOptions, CoreAdapter},
 };
-use support::{Ack, Node, event, eventually, everyone, wire};
+use support::{
+    Ack, Node, event, eventually, everyone,
+    odd::{Odd, Oddity},
+    wire,
+};
 
 fn three(config: ClusterConfig) -> (MemoryBus, Vec<Node>) {
     let bus = MemoryBus::new();
@@ -228,45 +232,29 @@ async fn shutdown_delivers_what_is_queued_and_says_goodbye() {
 }
 
 /// A transport whose broker is not ready to take anything for a namespace, although its link is up.
-#[derive(Debug)]
-struct Unready {
-    inner: MemoryTransport,
-    unready: AtomicBool,
-}
+#[derive(Debug, Default)]
+struct Unready(AtomicBool);
 
 #[async_trait::async_trait]
-impl Transport for Unready {
-    fn name(&self) -> &'static str {
-        "unready"
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
-        if self.unready.load(Relaxed) && matches!(topic, Topic::Namespace(_)) {
+impl Oddity for Unready {
+    async fn publish(
+        &self,
+        inner: &MemoryTransport,
+        topic: &Topic,
+        payload: Bytes,
+    ) -> Result<Receipt> {
+        if self.0.load(Relaxed) && matches!(topic, Topic::Namespace(_)) {
             let kind = ErrorKind::Unavailable;
             return Err(Error::new(kind, "unready: publish", "loading"));
         }
-        self.inner.publish(topic, payload).await
-    }
-    async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
-        self.inner.subscribe(topic).await
-    }
-    fn link(&self) -> LinkWatch {
-        self.inner.link()
-    }
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
+        inner.publish(topic, payload).await
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_never_sent_is_told_as_unsent_and_not_as_a_gap_too_however_long_it_lasts() {
     let bus = MemoryBus::new();
-    let broker = Arc::new(Unready {
-        inner: bus.connect(),
-        unready: AtomicBool::new(false),
-    });
+    let broker = Arc::new(Odd(bus.connect(), Unready::default()));
     let a = Node::over(broker.clone(), ClusterConfig::default());
     let b = Node::new(bus.connect(), ClusterConfig::default());
     let (sender, _) = a.namespace("/").await;
@@ -275,11 +263,11 @@ async fn what_was_never_sent_is_told_as_unsent_and_not_as_a_gap_too_however_long
     let emit = |text: &'static str| sender.broadcast(event("/", text), everyone());
     emit("first").await.unwrap();
     eventually("first", || table.received(sid).len() == 1).await;
-    broker.unready.store(true, Relaxed);
+    broker.1.0.store(true, Relaxed);
     emit("never sent").await.unwrap();
     tokio::time::sleep(ClusterConfig::default().retry_for * 5).await;
     assert_eq!(a.cluster.stats().envelopes_unsent, 1);
-    broker.unready.store(false, Relaxed);
+    broker.1.0.store(false, Relaxed);
     emit("last").await.unwrap();
     eventually("last", || table.received(sid).len() == 2).await;
     // A gap would have been reported by now.

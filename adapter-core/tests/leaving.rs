@@ -8,53 +8,41 @@ use bytes::Bytes;
 use socketioxide_adapter_core::{
     ClusterConfig, ClusterEvent, LeaveReason, PublishMode, Result,
     memory::{MemoryBus, MemoryTransport},
-    transport::{Capabilities, LinkWatch, Receipt, Subscription, Topic, Transport},
+    transport::{Receipt, Topic, Transport},
 };
 use socketioxide_core::adapter::CoreAdapter;
-use support::{Ack, Node, event, eventually, everyone, wire};
+use support::{
+    Ack, Node, event, eventually, everyone,
+    odd::{Odd, Oddity},
+    wire,
+};
 use tokio::sync::watch;
 
 /// A transport whose payloads to namespaces arrive while their confirmations do not, once it is told to be silent.
-#[derive(Debug)]
-struct Silent {
-    inner: MemoryTransport,
-    silent: watch::Sender<bool>,
-}
+#[derive(Debug, Default)]
+struct Silent(watch::Sender<bool>);
 
 #[async_trait::async_trait]
-impl Transport for Silent {
-    fn name(&self) -> &'static str {
-        "silent"
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
-        let receipt = self.inner.publish(topic, payload).await;
+impl Oddity for Silent {
+    async fn publish(
+        &self,
+        inner: &MemoryTransport,
+        topic: &Topic,
+        payload: Bytes,
+    ) -> Result<Receipt> {
+        let receipt = inner.publish(topic, payload).await;
         if matches!(topic, Topic::Namespace(_)) {
-            let mut silent = self.silent.subscribe();
+            let mut silent = self.0.subscribe();
             silent.wait_for(|silent| !silent).await.ok();
         }
         receipt
-    }
-    async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
-        self.inner.subscribe(topic).await
-    }
-    fn link(&self) -> LinkWatch {
-        self.inner.link()
-    }
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_on_its_way_at_the_end_is_not_called_unsent() {
     let bus = MemoryBus::new();
-    let silent = Arc::new(Silent {
-        inner: bus.connect(),
-        silent: watch::Sender::new(false),
-    });
+    let silent = Arc::new(Odd(bus.connect(), Silent::default()));
     let config = ClusterConfig::default().with_publish_mode(PublishMode::Confirmed);
     let leaving = Node::over(silent.clone(), config);
     let staying = Node::new(bus.connect(), ClusterConfig::default());
@@ -67,7 +55,7 @@ async fn what_is_on_its_way_at_the_end_is_not_called_unsent() {
     .await;
     let mut events = leaving.cluster.events();
     let mut seen = staying.cluster.events();
-    silent.silent.send_replace(true);
+    silent.1.0.send_replace(true);
     let call = tokio::spawn(async move { sending.broadcast(event("/", "late"), everyone()).await });
     eventually("it arrives", || sockets.received(sid) == [wire("late")]).await;
     let _ = leaving.cluster.shutdown().await;

@@ -4,14 +4,16 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use socketioxide_adapter_core::{
     ClusterConfig, Result,
     memory::{MemoryBus, MemoryTransport},
-    transport::{Capabilities, LinkWatch, Receipt, Subscription, Topic, Transport},
+    transport::{Subscription, Topic, Transport},
 };
 use socketioxide_core::adapter::CoreAdapter;
-use support::{Ack, Node, eventually, everyone};
+use support::{
+    Ack, Node, eventually, everyone,
+    odd::{Odd, Oddity},
+};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout},
@@ -68,43 +70,22 @@ async fn nobody_waits_for_a_node_that_leaves_the_namespace() {
 
 /// A transport that subscribes to a namespace only when it is given leave.
 #[derive(Debug)]
-struct Gated {
-    inner: MemoryTransport,
-    leave: Semaphore,
-}
+struct Gated(Semaphore);
 
 #[async_trait::async_trait]
-impl Transport for Gated {
-    fn name(&self) -> &'static str {
-        "gated"
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
-        self.inner.publish(topic, payload).await
-    }
-    async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
+impl Oddity for Gated {
+    async fn subscribe(&self, inner: &MemoryTransport, topic: &Topic) -> Result<Subscription> {
         if matches!(topic, Topic::Namespace(_)) {
-            self.leave.acquire().await.map(SemaphorePermit::forget).ok();
+            self.0.acquire().await.map(SemaphorePermit::forget).ok();
         }
-        self.inner.subscribe(topic).await
-    }
-    fn link(&self) -> LinkWatch {
-        self.inner.link()
-    }
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
+        inner.subscribe(topic).await
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_question_that_came_before_a_new_namespace_was_subscribed_is_answered_once_it_is() {
     let bus = MemoryBus::new();
-    let gated = Arc::new(Gated {
-        inner: bus.connect(),
-        leave: Semaphore::new(0),
-    });
+    let gated = Arc::new(Odd(bus.connect(), Gated(Semaphore::new(0))));
     let a = Node::new(bus.connect(), config());
     let (asking, _) = a.namespace("/new").await;
     let b = Arc::new(Node::over(gated.clone(), config()));
@@ -116,7 +97,7 @@ async fn a_question_that_came_before_a_new_namespace_was_subscribed_is_answered_
     let question = tokio::spawn(async move { asking.fetch_sockets(everyone()).await });
     asked(&a).await;
     assert!(!question.is_finished(), "the node announced its namespace");
-    gated.leave.add_permits(1);
+    gated.1.0.add_permits(1);
     let (_answering, _) = starting.await.unwrap();
     let found = timeout(Duration::from_secs(5), question).await;
     assert_eq!(found.unwrap().unwrap().unwrap().len(), 0);

@@ -14,41 +14,32 @@ use bytes::Bytes;
 use socketioxide_adapter_core::{
     ClusterConfig, ClusterEvent, Error, ErrorKind, Result,
     memory::{MemoryBus, MemoryTransport},
-    transport::{Capabilities, LinkWatch, Receipt, Subscription, Topic, Transport},
+    transport::{Receipt, Topic, Transport},
 };
 use socketioxide_core::adapter::CoreAdapter;
-use support::{Ack, Node, event, eventually, everyone, wire};
+use support::{
+    Ack, Node, event, eventually, everyone,
+    odd::{Odd, Oddity},
+    wire,
+};
 use tokio::time::timeout;
 
 /// A transport that refuses payloads to namespaces once it is told to.
-#[derive(Debug)]
-struct Refusing {
-    inner: MemoryTransport,
-    refuses: AtomicBool,
-}
+#[derive(Debug, Default)]
+struct Refusing(AtomicBool);
 
 #[async_trait::async_trait]
-impl Transport for Refusing {
-    fn name(&self) -> &'static str {
-        "refusing"
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
-        if matches!(topic, Topic::Namespace(_)) && self.refuses.load(Relaxed) {
+impl Oddity for Refusing {
+    async fn publish(
+        &self,
+        inner: &MemoryTransport,
+        topic: &Topic,
+        payload: Bytes,
+    ) -> Result<Receipt> {
+        if matches!(topic, Topic::Namespace(_)) && self.0.load(Relaxed) {
             return Err(Error::new(ErrorKind::LinkDown, "publish", "refused"));
         }
-        self.inner.publish(topic, payload).await
-    }
-    async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
-        self.inner.subscribe(topic).await
-    }
-    fn link(&self) -> LinkWatch {
-        self.inner.link()
-    }
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
+        inner.publish(topic, payload).await
     }
 }
 
@@ -57,10 +48,7 @@ async fn all_of_it_is_told_as_unsent_and_nothing_as_lost() {
     // More than one frame holds.
     const COUNT: u64 = 700;
     let bus = MemoryBus::new();
-    let refusing = Arc::new(Refusing {
-        inner: bus.connect(),
-        refuses: AtomicBool::new(false),
-    });
+    let refusing = Arc::new(Odd(bus.connect(), Refusing::default()));
     let config = ClusterConfig::default().with_retry_for(Duration::from_secs(1));
     let one = Node::over(refusing.clone(), config);
     let two = Node::new(bus.connect(), ClusterConfig::default());
@@ -69,7 +57,7 @@ async fn all_of_it_is_told_as_unsent_and_nothing_as_lost() {
     let sid = sockets.add(Ack::Never);
     eventually("they know each other", || one.cluster.nodes().len() == 1).await;
     let mut events = one.cluster.events();
-    refusing.refuses.store(true, Relaxed);
+    refusing.1.0.store(true, Relaxed);
     for number in 0..COUNT {
         let emitted = sending.broadcast(event("/", &number.to_string()), everyone());
         emitted.await.unwrap();
@@ -83,7 +71,7 @@ async fn all_of_it_is_told_as_unsent_and_nothing_as_lost() {
         }
     }
     assert_eq!(unsent, COUNT);
-    refusing.refuses.store(false, Relaxed);
+    refusing.1.0.store(false, Relaxed);
     let after = sending.broadcast(event("/", "after"), everyone());
     after.await.unwrap();
     eventually("the next one arrives", || {

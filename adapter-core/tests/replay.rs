@@ -10,17 +10,17 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use socketioxide_adapter_core::{
     ClusterConfig, Result,
     memory::{MemoryBus, MemoryTransport},
-    transport::{
-        BufferLimits, Capabilities, Continuity, Event, LinkWatch, Receipt, Subscription, Topic,
-        Transport,
-    },
+    transport::{BufferLimits, Continuity, Event, Subscription, Topic, Transport},
 };
 use socketioxide_core::adapter::CoreAdapter;
-use support::{Ack, Node, event, eventually, everyone, wire};
+use support::{
+    Ack, Node, event, eventually, everyone,
+    odd::{Odd, Oddity},
+    wire,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -42,24 +42,14 @@ enum Mode {
 /// A transport that gives back what was missed on namespaces, slowly.
 #[derive(Debug)]
 struct Slow {
-    inner: MemoryTransport,
     mode: watch::Sender<Mode>,
     subscriptions: AtomicUsize,
 }
 
 #[async_trait::async_trait]
-impl Transport for Slow {
-    fn name(&self) -> &'static str {
-        "slow"
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
-        self.inner.publish(topic, payload).await
-    }
-    async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
-        let mut inner = self.inner.subscribe(topic).await?;
+impl Oddity for Slow {
+    async fn subscribe(&self, inner: &MemoryTransport, topic: &Topic) -> Result<Subscription> {
+        let mut inner = inner.subscribe(topic).await?;
         if !matches!(topic, Topic::Namespace(_)) {
             return Ok(inner);
         }
@@ -84,36 +74,30 @@ impl Transport for Slow {
         });
         Ok(subscription)
     }
-    fn link(&self) -> LinkWatch {
-        self.inner.link()
-    }
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn all_of_it_arrives_on_the_subscription_that_there_was() {
     let bus = MemoryBus::new();
-    let slow = Arc::new(Slow {
-        inner: bus.connect(),
+    let slow = Slow {
         mode: watch::Sender::new(Mode::Flows),
         subscriptions: AtomicUsize::new(0),
-    });
+    };
+    let slow = Arc::new(Odd(bus.connect(), slow));
     let one = Node::new(bus.connect(), ClusterConfig::default());
     let two = Node::over(slow.clone(), ClusterConfig::default());
     let (sending, _) = one.namespace("/").await;
     let (_receiving, sockets) = two.namespace("/").await;
     let sid = sockets.add(Ack::Never);
     eventually("they know each other", || one.cluster.nodes().len() == 1).await;
-    slow.mode.send_replace(Mode::Held);
+    slow.1.mode.send_replace(Mode::Held);
     let words: Vec<_> = (0..BACKLOG).map(|number| number.to_string()).collect();
     for word in &words {
         let sent = sending.broadcast(event("/", word), everyone()).await;
         sent.unwrap();
         one.cluster.flush().await.unwrap();
     }
-    slow.mode.send_replace(Mode::Replays);
+    slow.1.mode.send_replace(Mode::Replays);
     let start = Instant::now();
     let arrive = async {
         while sockets.received(sid).len() < words.len() {
@@ -124,6 +108,6 @@ async fn all_of_it_arrives_on_the_subscription_that_there_was() {
     assert!(start.elapsed() > Duration::from_secs(10), "it was not slow");
     let expected: Vec<_> = words.iter().map(|word| wire(word)).collect();
     assert_eq!(sockets.received(sid), expected);
-    assert_eq!(slow.subscriptions.load(Relaxed), 1);
+    assert_eq!(slow.1.subscriptions.load(Relaxed), 1);
     assert_eq!(two.cluster.stats().envelopes_lost, 0);
 }

@@ -7,6 +7,8 @@
     clippy::expect_used
 )]
 
+pub mod odd;
+
 use std::{
     collections::{BTreeMap, HashMap},
     pin::Pin,
