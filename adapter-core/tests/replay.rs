@@ -11,9 +11,9 @@ use std::{
 };
 
 use socketioxide_adapter_core::{
-    ClusterConfig, Result,
+    ClusterConfig, ClusterEvent, Result,
     memory::{MemoryBus, MemoryTransport},
-    transport::{BufferLimits, Continuity, Event, Subscription, Topic, Transport},
+    transport::{BufferLimits, Continuity, Event, LinkState, Subscription, Topic, Transport},
 };
 use socketioxide_core::adapter::CoreAdapter;
 use support::{
@@ -43,6 +43,8 @@ enum Mode {
 #[derive(Debug)]
 struct Slow {
     mode: watch::Sender<Mode>,
+    /// What comes on other topics comes after that.
+    one_queue: bool,
     subscriptions: AtomicUsize,
 }
 
@@ -50,7 +52,8 @@ struct Slow {
 impl Oddity for Slow {
     async fn subscribe(&self, inner: &MemoryTransport, topic: &Topic) -> Result<Subscription> {
         let mut inner = inner.subscribe(topic).await?;
-        if !matches!(topic, Topic::Namespace(_)) {
+        let replays = matches!(topic, Topic::Namespace(_));
+        if !replays && !self.one_queue {
             return Ok(inner);
         }
         self.subscriptions.fetch_add(1, Relaxed);
@@ -62,9 +65,14 @@ impl Oddity for Slow {
                 away |= *mode.borrow() == Mode::Held;
                 let _ = mode.wait_for(|mode| *mode != Mode::Held).await;
                 if std::mem::take(&mut away) {
-                    sender.resumed(Continuity::Unbroken { replayed: BACKLOG });
+                    sender.resumed(match replays {
+                        true => Continuity::Unbroken { replayed: BACKLOG },
+                        false => Continuity::Unknown,
+                    });
                 }
-                if *mode.borrow() == Mode::Replays {
+                if !replays {
+                    let _ = mode.wait_for(|mode| *mode == Mode::Flows).await;
+                } else if *mode.borrow() == Mode::Replays {
                     sleep(EACH).await;
                 }
                 if let Event::Message(payload) = event {
@@ -76,11 +84,12 @@ impl Oddity for Slow {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn all_of_it_arrives_on_the_subscription_that_there_was() {
+/// Lets a node be away, and come back to what it missed; all of it arrives on the subscriptions that there were.
+async fn all_of_it_arrives(one_queue: bool) {
     let bus = MemoryBus::new();
     let slow = Slow {
         mode: watch::Sender::new(Mode::Flows),
+        one_queue,
         subscriptions: AtomicUsize::new(0),
     };
     let slow = Arc::new(Odd(bus.connect(), slow));
@@ -90,6 +99,8 @@ async fn all_of_it_arrives_on_the_subscription_that_there_was() {
     let (_receiving, sockets) = two.namespace("/").await;
     let sid = sockets.add(Ack::Never);
     eventually("they know each other", || one.cluster.nodes().len() == 1).await;
+    let mut events = one.cluster.events();
+    let subscriptions = slow.1.subscriptions.load(Relaxed);
     slow.1.mode.send_replace(Mode::Held);
     let words: Vec<_> = (0..BACKLOG).map(|number| number.to_string()).collect();
     for word in &words {
@@ -106,8 +117,27 @@ async fn all_of_it_arrives_on_the_subscription_that_there_was() {
     };
     timeout(Duration::from_secs(60), arrive).await.unwrap();
     assert!(start.elapsed() > Duration::from_secs(10), "it was not slow");
+    slow.1.mode.send_replace(Mode::Flows);
+    eventually("the link delivers", || {
+        two.cluster.link().state() == LinkState::Up
+    })
+    .await;
     let expected: Vec<_> = words.iter().map(|word| wire(word)).collect();
     assert_eq!(sockets.received(sid), expected);
-    assert_eq!(slow.1.subscriptions.load(Relaxed), 1);
-    assert_eq!(two.cluster.stats().envelopes_lost, 0);
+    assert_eq!(slow.1.subscriptions.load(Relaxed), subscriptions);
+    let stats = two.cluster.stats();
+    assert_eq!((stats.envelopes_lost, stats.probes_lost), (0, 0));
+    while let Some(event) = events.try_recv() {
+        assert!(!matches!(event, ClusterEvent::Left { .. }), "{event:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_long_it_takes() {
+    all_of_it_arrives(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn although_all_else_is_behind_it() {
+    all_of_it_arrives(true).await;
 }
