@@ -13,7 +13,10 @@ use std::{
 use socketioxide_adapter_core::{
     ClusterConfig, ClusterEvent, Result,
     memory::{MemoryBus, MemoryTransport},
-    transport::{BufferLimits, Continuity, Event, LinkState, Subscription, Topic, Transport},
+    transport::{
+        BufferLimits, Continuity, Event, LinkState, Subscription, SubscriptionSender, Topic,
+        Transport,
+    },
 };
 use socketioxide_core::adapter::CoreAdapter;
 use support::{
@@ -51,36 +54,63 @@ struct Slow {
 #[async_trait::async_trait]
 impl Oddity for Slow {
     async fn subscribe(&self, inner: &MemoryTransport, topic: &Topic) -> Result<Subscription> {
-        let mut inner = inner.subscribe(topic).await?;
+        let inner = inner.subscribe(topic).await?;
         let replays = matches!(topic, Topic::Namespace(_));
         if !replays && !self.one_queue {
             return Ok(inner);
         }
         self.subscriptions.fetch_add(1, Relaxed);
         let (sender, subscription) = Subscription::channel(BufferLimits::default());
-        let mut mode = self.mode.subscribe();
+        let mode = self.mode.subscribe();
         tokio::spawn(async move {
-            let mut away = false;
-            while let Some(event) = inner.recv().await {
-                away |= *mode.borrow() == Mode::Held;
-                let _ = mode.wait_for(|mode| *mode != Mode::Held).await;
-                if std::mem::take(&mut away) {
-                    sender.resumed(match replays {
-                        true => Continuity::Unbroken { replayed: BACKLOG },
-                        false => Continuity::Unknown,
-                    });
-                }
-                if !replays {
-                    let _ = mode.wait_for(|mode| *mode == Mode::Flows).await;
-                } else if *mode.borrow() == Mode::Replays {
-                    sleep(EACH).await;
-                }
-                if let Event::Message(payload) = event {
-                    sender.push(payload);
-                }
+            match replays {
+                true => replay(inner, sender, mode).await,
+                false => follow(inner, sender, mode).await,
             }
         });
         Ok(subscription)
+    }
+}
+
+async fn replay(
+    mut inner: Subscription,
+    sender: SubscriptionSender,
+    mut mode: watch::Receiver<Mode>,
+) {
+    let mut away = false;
+    while let Some(event) = inner.recv().await {
+        away |= *mode.borrow() == Mode::Held;
+        let _ = mode.wait_for(|mode| *mode != Mode::Held).await;
+        if std::mem::take(&mut away) {
+            sender.resumed(Continuity::Unbroken { replayed: BACKLOG });
+        }
+        if *mode.borrow() == Mode::Replays {
+            sleep(EACH).await;
+        }
+        pass(&sender, event);
+    }
+}
+
+async fn follow(
+    mut inner: Subscription,
+    sender: SubscriptionSender,
+    mut mode: watch::Receiver<Mode>,
+) {
+    loop {
+        let flows = *mode.borrow_and_update() == Mode::Flows;
+        tokio::select! {
+            Ok(()) = mode.changed() => if *mode.borrow() == Mode::Replays {
+                sender.resumed(Continuity::Unknown);
+            },
+            Some(event) = inner.recv(), if flows => pass(&sender, event),
+            else => break,
+        }
+    }
+}
+
+fn pass(sender: &SubscriptionSender, event: Event) {
+    if let Event::Message(payload) = event {
+        sender.push(payload);
     }
 }
 
