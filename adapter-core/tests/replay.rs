@@ -1,5 +1,7 @@
 //! A long replay is waited for, although our own probe is behind it.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{
