@@ -37,7 +37,7 @@ impl Queue {
         let node = format!("{}.node.{}", shared.config.prefix, shared.id);
         let durable = matches!(shared.config.source, Source::Durable { .. });
         let name: ShortString = if durable {
-            connection.delete = Some((node.as_str().into(), shared.leaves.clone()));
+            connection.delete = Some((node.as_str().into(), shared.shutdown.clone()));
             node.into()
         } else {
             // A new one for each session: the broker may still hold the one before.

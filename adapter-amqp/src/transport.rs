@@ -39,8 +39,8 @@ pub(crate) struct Shared {
     pub(crate) id: String,
     /// Routing key of this node's fences. No topic has a dot in it.
     pub(crate) fence: String,
-    /// The end of a session is the end of this node, which needs its queue no more.
-    pub(crate) leaves: CancellationToken,
+    /// Whether the end of a session is the end of this node, which needs its queue no more.
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl Shared {
@@ -56,7 +56,7 @@ impl Shared {
             exchange,
             fence: format!("fence.{id}"),
             id,
-            leaves: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
         })
     }
 }
@@ -64,6 +64,10 @@ impl Shared {
 impl Sessions for Shared {
     async fn run(self: Arc<Self>, tasks: TaskTracker, up: SessionUp) -> Error {
         session::run(&self, &tasks, up).await
+    }
+
+    fn shutdown(&self) -> CancellationToken {
+        self.shutdown.clone()
     }
 
     fn close(&self) {
@@ -108,9 +112,10 @@ impl AmqpTransport {
     pub async fn connect(config: AmqpConfig) -> Result<Self> {
         config.validate()?;
         let (backoff, limit) = (config.backoff, config.connect_timeout);
-        let name = config.source.transport();
         let shared = Shared::new(config)?;
-        Ok(Self(Connected::start(name, shared, backoff, limit).await?))
+        Ok(Self(
+            Connected::start("amqp", shared, backoff, limit).await?,
+        ))
     }
 }
 
@@ -171,14 +176,7 @@ impl Transport for AmqpTransport {
     }
 
     async fn close(&self) -> Result<()> {
-        self.0.sessions().leaves.cancel();
         self.0.close().await;
         Ok(())
-    }
-}
-
-impl Drop for AmqpTransport {
-    fn drop(&mut self) {
-        self.0.sessions().leaves.cancel();
     }
 }

@@ -1,19 +1,22 @@
-//! How many entries to ask for at once: an answer has no other limit, and entries are of any size, as ways are of any width.
+//! How much to ask for at once: an answer has no other limit, and entries are of any size, as ways are of any width.
 
 use std::time::Duration;
 
 use crate::{config::PAGE, position::Entry};
 
-/// Bytes of a page of one log at most, about.
-const BYTES: usize = 1 << 20;
-/// An answer that takes so long is to be smaller the next time: our own probe waits behind it.
+/// Logs asked for at once, at most.
+const LOGS: usize = 32;
+/// Bytes of an answer at most, about.
+const MOST: usize = 1 << 20;
+/// A slow answer that has fewer says nothing of how wide the way is.
+const FEW: usize = 16 << 10;
+/// An answer that takes longer is to be smaller the next time: our own probes wait behind it, for 2 s.
 const SLOW: Duration = Duration::from_millis(500);
-/// One that takes less may be larger.
-const FAST: Duration = Duration::from_millis(100);
 
 /// Begins with one entry and at most doubles with each answer, since nobody knows how large the next ones are.
 #[derive(Debug)]
 pub(crate) struct Page {
+    /// Of all logs together.
     entries: usize,
     bytes: usize,
 }
@@ -22,13 +25,18 @@ impl Page {
     pub(crate) const fn new() -> Self {
         Self {
             entries: 1,
-            bytes: BYTES,
+            bytes: MOST,
         }
     }
 
-    /// Entries to ask for at once, from 1 to [`PAGE`].
-    pub(crate) const fn entries(&self) -> usize {
-        self.entries
+    /// How many of `due` logs to ask for at once.
+    pub(crate) fn logs(&self, due: usize) -> usize {
+        due.min(self.entries).min(LOGS)
+    }
+
+    /// How many entries to ask each of so many logs for at once, from 1 to [`PAGE`].
+    pub(crate) fn entries(&self, logs: usize) -> usize {
+        (self.entries / logs.max(1)).clamp(1, PAGE)
     }
 
     /// Takes in an answer: how large its entries are, and how long it took, unless there was nothing to answer with before.
@@ -41,12 +49,12 @@ impl Page {
             (count + 1, bytes + entry.len())
         });
         match took {
-            Some(took) if took > SLOW => self.bytes = (self.bytes.min(bytes) / 2).max(1),
-            Some(took) if took < FAST => self.bytes = (self.bytes * 2).min(BYTES),
-            _ => {}
+            Some(took) if took > SLOW => self.bytes = (self.bytes.min(bytes) / 2).max(FEW),
+            Some(_) => self.bytes = (self.bytes * 2).min(MOST),
+            None => {}
         }
         if let Some(average) = usize::checked_div(bytes, count) {
-            let most = (2 * self.entries).min(PAGE);
+            let most = (2 * self.entries).min(LOGS * PAGE);
             self.entries = (self.bytes / average.max(1)).clamp(1, most);
         }
     }
@@ -59,52 +67,79 @@ mod tests {
     use super::*;
     use crate::position::Id;
 
-    fn entries(count: usize, size: usize) -> Vec<Entry> {
-        let entry = Entry {
+    fn entry(size: usize) -> Entry {
+        Entry {
             id: Id::default(),
             topic: None,
             payload: Some(Bytes::from(vec![0; size])),
-        };
-        vec![entry; count]
+        }
     }
 
-    /// Reads pages of entries of `size` bytes that come so fast; returns how many entries each of them has, and the longest
-    /// time that one takes.
-    fn read(page: &mut Page, size: usize, bytes_per_second: usize) -> (Vec<usize>, Duration) {
-        let mut longest = Duration::ZERO;
-        let pages = (0..30).map(|_| {
-            let entries = entries(page.entries(), size);
+    /// Reads entries of `size` bytes that come so fast, after so long, from so many logs; returns how many entries each
+    /// answer has, and how long each takes.
+    fn read(
+        page: &mut Page,
+        size: usize,
+        bytes_per_second: usize,
+        latency: Duration,
+        logs: usize,
+    ) -> Vec<(usize, Duration)> {
+        let answers = (0..40).map(|_| {
+            let logs = page.logs(logs);
+            // The last one that was read comes once more.
+            let entries = vec![entry(size); logs * (page.entries(logs) + 1)];
             let bytes: usize = entries.iter().map(Entry::len).sum();
-            let time = Duration::from_secs(1).mul_f64(bytes as f64 / bytes_per_second as f64);
-            longest = longest.max(time);
-            page.saw(entries.iter(), Some(time));
-            entries.len()
+            let way = Duration::from_secs(1).mul_f64(bytes as f64 / bytes_per_second as f64);
+            page.saw(entries.iter(), Some(latency + way));
+            (entries.len() - logs, latency + way)
         });
-        (pages.collect(), longest)
+        answers.collect()
     }
 
     #[test]
     fn small_entries_soon_come_a_hundred_at_once() {
-        let (pages, _) = read(&mut Page::new(), 100, 100 << 20);
-        assert_eq!(pages[..9], [1, 2, 4, 8, 16, 32, 64, 100, 100]);
+        let answers = read(&mut Page::new(), 100, 100 << 20, Duration::ZERO, 1);
+        let entries: Vec<usize> = answers.iter().map(|(entries, _)| *entries).collect();
+        assert_eq!(entries[..9], [1, 2, 4, 8, 16, 32, 64, 100, 100]);
     }
 
     #[test]
     fn no_answer_takes_long_whatever_the_way() {
-        for (size, bytes_per_second) in
-            [(100 << 10, 512 << 10), (10 << 10, 64 << 10), (100, 8 << 10)]
-        {
-            let (pages, longest) = read(&mut Page::new(), size, bytes_per_second);
-            assert!(longest < Duration::from_secs(2), "{longest:?}: {pages:?}");
+        for logs in [1, 7, 40, 1_000] {
+            for (size, bytes_per_second) in [
+                (100 << 10, 512 << 10),
+                (10 << 10, 512 << 10),
+                (10 << 10, 64 << 10),
+                (100, 16 << 10),
+            ] {
+                let latency = Duration::from_millis(1);
+                let answers = read(&mut Page::new(), size, bytes_per_second, latency, logs);
+                let longest = answers.iter().map(|(_, took)| *took).max();
+                let limit = Duration::from_millis(1_600);
+                assert!(longest < Some(limit), "{logs} logs, {size}: {answers:?}");
+            }
         }
+    }
+
+    #[test]
+    fn a_server_that_is_far_away_or_was_busy_for_a_moment_is_not_asked_for_less() {
+        let far = Duration::from_millis(300);
+        let mut page = Page::new();
+        let answers = read(&mut page, 1_000, 100 << 20, far, 1);
+        assert_eq!(answers.last().map(|(entries, _)| *entries), Some(100));
+        page.saw([entry(100)].iter(), Some(Duration::from_secs(3)));
+        assert!(page.entries(1) > 50, "{page:?}");
     }
 
     #[test]
     fn it_grows_again_when_the_way_is_good_again() {
         let mut page = Page::new();
-        let (narrow, _) = read(&mut page, 10 << 10, 64 << 10);
-        let (wide, _) = read(&mut page, 10 << 10, 100 << 20);
-        assert!(narrow.last() < Some(&10), "{narrow:?}");
-        assert_eq!(wide.last(), Some(&100), "{wide:?}");
+        let narrow = read(&mut page, 10 << 10, 64 << 10, Duration::ZERO, 1);
+        let wide = read(&mut page, 10 << 10, 100 << 20, Duration::ZERO, 1);
+        assert!(
+            narrow.iter().skip(9).all(|(entries, _)| *entries < 10),
+            "{narrow:?}"
+        );
+        assert_eq!(wide.last().map(|(entries, _)| *entries), Some(100));
     }
 }

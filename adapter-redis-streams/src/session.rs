@@ -18,11 +18,11 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    config::{Retention, StreamsConfig},
+    config::{PAGE, Retention, StreamsConfig},
     error,
     log::{Cursors, Due, Taking},
     page::Page,
-    position::Snapshot,
+    position::{Entry, Snapshot},
     reply,
     server::Server,
 };
@@ -33,7 +33,7 @@ const BLOCK: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// How often all logs are looked at, used or not. It also tells the server that they are still wanted.
 const DOUBT: Duration = Duration::from_secs(10);
-/// Logs looked at together.
+/// Logs looked at together where only their state is wanted.
 const BATCH: usize = 32;
 /// The log says that too little is kept at most this often.
 const WARN_EVERY: Duration = Duration::from_secs(60);
@@ -106,7 +106,9 @@ impl Reading<'_> {
         let unblock = self.server.unblock().await?;
         self.server.agree().await?;
         // Only what became of the logs: what was missed may take longer to come than a session may take to be up.
-        self.look(0).await?;
+        for batch in self.server.reader.cursors.due().chunks(BATCH) {
+            self.look_at(batch, 0).await?;
+        }
         // The receiver is gone only with the session.
         let _ = ready.send(());
         self.server.reader.cursors.open();
@@ -117,36 +119,45 @@ impl Reading<'_> {
                 self.server.agree().await?;
                 self.server.reader.cursors.doubt();
             }
-            self.look(self.page.entries()).await?;
+            self.look().await?;
             self.read(&unblock).await?;
         }
     }
 
-    /// Looks at the logs of all cursors that need it, and reads so many entries behind each.
-    async fn look(&mut self, entries: usize) -> Result<()> {
-        for batch in self.server.reader.cursors.due().chunks(BATCH) {
+    /// Looks at the logs of all cursors that need it, and reads what follows, for one page.
+    async fn look(&mut self) -> Result<()> {
+        let due = self.server.reader.cursors.due();
+        let mut rest = due.as_slice();
+        while !rest.is_empty() {
+            let (batch, others) = rest.split_at(self.page.logs(rest.len()));
             let start = Instant::now();
-            let snapshots =
-                join_all(batch.iter().map(|due| self.server.snapshot(due, entries))).await;
-            let seen = snapshots.iter().flatten();
-            let seen = seen.flat_map(|snapshot| &snapshot.entries);
-            self.page.saw(seen, Some(start.elapsed()));
-            for (due, snapshot) in batch.iter().zip(snapshots) {
-                match snapshot {
-                    Ok(snapshot) => {
-                        self.warn_if_short(due, &snapshot);
-                        let taking = self.server.reader.cursors.look(due.cursor, &snapshot);
-                        self.full.extend(taking);
-                    }
-                    Err(error) if due.from.is_none() && !error.is_io_error() => {
-                        let refused = || self.server.session.error(&error);
-                        self.server.reader.cursors.refuse(due.cursor, refused);
-                    }
-                    Err(error) => return Err(self.server.session.error(&error)),
-                }
-            }
+            let seen = self.look_at(batch, self.page.entries(batch.len())).await?;
+            self.page.saw(seen.iter(), Some(start.elapsed()));
+            rest = others;
         }
         Ok(())
+    }
+
+    /// Looks at some logs, and reads so many entries of each. Returns what was read.
+    async fn look_at(&mut self, batch: &[Due], entries: usize) -> Result<Vec<Entry>> {
+        let snapshots = join_all(batch.iter().map(|due| self.server.snapshot(due, entries))).await;
+        let mut seen = Vec::new();
+        for (due, snapshot) in batch.iter().zip(snapshots) {
+            match snapshot {
+                Ok(snapshot) => {
+                    self.warn_if_short(due, &snapshot);
+                    let taking = self.server.reader.cursors.look(due.cursor, &snapshot);
+                    self.full.extend(taking);
+                    seen.extend(snapshot.entries);
+                }
+                Err(error) if due.from.is_none() && !error.is_io_error() => {
+                    let refused = || self.server.session.error(&error);
+                    self.server.reader.cursors.refuse(due.cursor, refused);
+                }
+                Err(error) => return Err(self.server.session.error(&error)),
+            }
+        }
+        Ok(seen)
     }
 
     /// Waits for entries behind the ends of all logs, and hands them out.
@@ -155,7 +166,8 @@ impl Reading<'_> {
         if ends.is_empty() {
             return if behind { Ok(()) } else { self.rest().await };
         }
-        let asked = self.page.entries();
+        // One more than is wanted: if all of them come, it may have been more than the log keeps.
+        let asked = (self.page.entries(ends.len()) + 1).min(PAGE);
         let mut read = cmd("XREAD");
         read.arg("COUNT").arg(asked);
         if !behind {

@@ -52,6 +52,8 @@ struct Probe {
     /// Until when it may come back; `None` while none is expected.
     deadline: Option<Instant>,
     came_back: bool,
+    /// The broker has it.
+    taken: bool,
     receivers: Option<u64>,
     sent: Option<Instant>,
 }
@@ -163,22 +165,24 @@ impl Reader {
     fn on_timer(&mut self) -> Option<Input> {
         let now = Instant::now();
         if self.probe.deadline.is_some_and(|deadline| deadline <= now) {
-            if let Some(deadline) = self.shared.replay.deadline(PROBE_TIMEOUT) {
-                self.probe.deadline = Some(deadline);
-                if self.keep_probing.is_some() {
-                    // Also a sign of life, to those who hear nothing else of us meanwhile.
-                    self.publish_probe();
-                }
-                return None;
-            }
-            return self.probe_lost();
+            let Some(deadline) = self.shared.replay.deadline(PROBE_TIMEOUT) else {
+                return self.probe_lost();
+            };
+            self.probe.deadline = Some(deadline);
+        }
+        if self.retry_at.is_none_or(|at| at > now) {
+            return None;
         }
         self.retry_at = None;
         if self.link.state() == LinkState::Up {
-            if self.subscription.is_some() {
+            if self.subscription.is_none() {
+                if self.subscribing.is_none() {
+                    self.subscribe();
+                }
+            } else if self.probe.deadline.is_none() {
                 self.send_probe();
-            } else if self.subscribing.is_none() {
-                self.subscribe();
+            } else if let Some(interval) = self.keep_probing {
+                self.show_life(now + interval);
             }
         }
         None
@@ -206,6 +210,17 @@ impl Reader {
                 let wait = RETRY * if error.is_retryable() { 1 } else { 10 };
                 self.retry_at = Some(Instant::now() + wait.mul_f64(0.5 + fastrand::f64()));
             }
+        }
+    }
+
+    /// Publishes the probe that is out once more, if it waits behind a replay: to those who hear nothing else of us
+    /// meanwhile.
+    fn show_life(&mut self, again: Instant) {
+        if self.shared.replay.deadline(PROBE_TIMEOUT).is_some() {
+            if self.publishing.is_none() {
+                self.publish_probe();
+            }
+            self.retry_at = Some(again);
         }
     }
 
@@ -241,11 +256,12 @@ impl Reader {
     fn on_published(&mut self, published: Result<Receipt>) -> Option<Input> {
         match published {
             Ok(receipt) => {
+                self.probe.taken = true;
                 self.probe.receivers = receipt.receivers;
                 self.probe.deadline = self.probe.deadline.map(|_| Instant::now() + PROBE_TIMEOUT);
             }
             // A probe that could not be sent proves nothing about what we receive.
-            Err(error) if !self.probe.came_back => {
+            Err(error) if !self.probe.came_back && !self.probe.taken => {
                 debug!(topic = %self.topic, ?error, "probe not sent");
                 self.probe.deadline = None;
                 self.retry_at = Some(Instant::now() + RETRY);
@@ -293,7 +309,6 @@ impl Reader {
     fn lost_link(&mut self) -> Option<Input> {
         self.probe.deadline = None;
         self.replays = false;
-        self.shared.replay.ends();
         self.publishing = None;
         self.subscribing = None;
         self.retry_at = None;
@@ -330,6 +345,8 @@ impl Reader {
                 };
                 let input = self.not_live();
                 self.send_probe();
+                let life = self.keep_probing.map(|interval| Instant::now() + interval);
+                self.retry_at = life.or(self.retry_at);
                 input
             }
             Event::Lagged(count) => {

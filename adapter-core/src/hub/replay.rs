@@ -40,11 +40,6 @@ impl Replay {
         }
     }
 
-    /// Notes that the link is gone, and the rest with it.
-    pub(crate) fn ends(&self) {
-        *self.lock() = None;
-    }
-
     /// Until when a probe can still be behind it, if it can: so long after what came last.
     pub(crate) fn deadline(&self, patience: Duration) -> Option<Instant> {
         let now = Instant::now();

@@ -57,9 +57,11 @@ impl LinkSender {
     /// Notes that a session is up and its subscriptions are registered; counts a new epoch.
     pub fn up(&self) {
         self.tx.send_modify(|status| {
-            status.state = LinkState::Up;
-            status.epoch += 1;
-            status.reason = None;
+            if status.state != LinkState::Closed {
+                status.state = LinkState::Up;
+                status.epoch += 1;
+                status.reason = None;
+            }
         });
     }
 

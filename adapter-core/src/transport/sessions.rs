@@ -20,6 +20,12 @@ pub trait Sessions: fmt::Debug + Send + Sync + Sized + 'static {
         up: SessionUp,
     ) -> impl Future<Output = Error> + Send;
 
+    /// Ends the sessions when it is cancelled, by [`Connected`] or on behalf of the backend. A backend whose goodbye to the
+    /// broker is another one at the very end keeps a clone.
+    fn shutdown(&self) -> CancellationToken {
+        CancellationToken::new()
+    }
+
     /// Ends all subscriptions and refuses all calls from now on. Must not block; is called more than once.
     fn close(&self);
 
@@ -55,7 +61,7 @@ impl<S: Sessions> Connected<S> {
     ) -> Result<Self> {
         let (link, mut watch) = link();
         let sessions = Arc::new(sessions);
-        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let (tasks, shutdown) = (TaskTracker::new(), sessions.shutdown());
         let supervisor = Supervisor {
             name,
             link: link.clone(),

@@ -31,7 +31,8 @@ pub enum Event {
 pub enum Continuity {
     /// None is missing; `replayed` of them follow now, in order.
     Unbroken {
-        /// How many payloads come back. Where the broker cannot tell, fewer, but not 0 if any may: the core waits for them.
+        /// How many payloads come back. Where the broker cannot tell, about so many, and not 0 if any may: the core waits
+        /// for them.
         replayed: u64,
     },
     /// Some are gone for good.

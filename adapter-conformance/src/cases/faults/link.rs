@@ -288,7 +288,7 @@ async fn trimmed_while_away(context: Context) -> Verdict {
 /// nothing until it counts as dead.
 async fn replayed_slowly(context: Context) -> Verdict {
     const SIZE: usize = 32 << 10;
-    const MISSED: u64 = 200;
+    const MISSED: u64 = 170;
     const BYTES_PER_SECOND: u32 = 512 << 10;
     const SLOW: Duration = Duration::from_secs(7);
     let idle = || Seat::queued().idle();
@@ -315,12 +315,13 @@ async fn replayed_slowly(context: Context) -> Verdict {
         let proxy = drill.members[2].proxy()?;
         proxy.set_to_client(Way::default().with_bandwidth(BYTES_PER_SECOND));
         proxy.open();
+        let start = Instant::now();
         drill
             .until(2 * patience(), "a new session", |drill| {
                 drill.members[2].epoch() > before
             })
             .await?;
-        let (session, gone, start) = (drill.members[2].epoch(), left(&drill), Instant::now());
+        let (session, gone) = (drill.members[2].epoch(), left(&drill));
         let missed: Vec<_> = drill.members[0].publisher.latest().collect();
         drill
             .until(4 * patience(), "the end of the replay", |drill| {
