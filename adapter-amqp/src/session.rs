@@ -317,8 +317,9 @@ impl Session<'_> {
 
     fn unblock(&self, link: &LinkSender) {
         if self.is_blocked.swap(false, Ordering::Relaxed) {
-            let unbroken = Continuity::Unbroken { replayed: 0 };
-            self.shared.topics.resume(unbroken);
+            // A replay that was under way goes on.
+            let replayed = self.shared.config.source.replays().into();
+            self.shared.topics.resume(Continuity::Unbroken { replayed });
             self.open();
             link.up();
         }
