@@ -72,7 +72,7 @@ pub struct ClusterConfig {
     pub outage: OutagePolicy,
     /// What a query does when nodes are missing. Default [`OnMissing::Fail`].
     pub on_missing: OnMissing,
-    /// Longest wait of a call for room in a full lane, or (confirmed) for the broker. Default 5 s.
+    /// Longest wait of a call for room in a full lane and (confirmed) for the broker, together. Default 5 s.
     pub publish_timeout: Duration,
     /// How long a lane tries to send what it has taken before it reports it as unsent. Default 30 s.
     pub retry_for: Duration,

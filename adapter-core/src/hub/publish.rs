@@ -5,13 +5,12 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use tokio::{
     sync::oneshot,
     task::unconstrained,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{
@@ -151,14 +150,22 @@ impl Hub {
     ) -> Result<()> {
         match (offer, envelope) {
             (Offer::Done(result), _) => result,
-            (Offer::Confirm(rx), _) => self.confirmed(rx).await,
+            (Offer::Confirm(rx), _) => self.confirmed(rx, self.publish_deadline()).await,
             (Offer::Wait, Some(envelope)) => self.wait_to_publish(namespace, only, &envelope).await,
             (Offer::Wait, None) => Err(publish_error(ErrorKind::Full)),
         }
     }
 
-    async fn confirmed(&self, rx: oneshot::Receiver<Result<(), ErrorKind>>) -> Result<()> {
-        match timeout(self.shared.config.publish_timeout, rx).await {
+    fn publish_deadline(&self) -> Instant {
+        Instant::now() + self.shared.config.publish_timeout
+    }
+
+    async fn confirmed(
+        &self,
+        rx: oneshot::Receiver<Result<(), ErrorKind>>,
+        deadline: Instant,
+    ) -> Result<()> {
+        match timeout_at(deadline, rx).await {
             Ok(Ok(result)) => result.map_err(publish_error),
             // The writer went without a word, so nobody knows.
             Ok(Err(_)) => Err(publish_error(ErrorKind::Interrupted)),
@@ -172,31 +179,39 @@ impl Hub {
         only: Option<NodeId>,
         envelope: &Envelope,
     ) -> Result<()> {
-        let deadline = Instant::now() + self.shared.config.publish_timeout;
+        let start = Instant::now();
+        let mut deadline = self.publish_deadline();
+        let mut link = self.link.clone();
         loop {
-            if let OutagePolicy::Block { timeout: wait } = self.shared.config.outage
+            if let OutagePolicy::Block { timeout } = self.shared.config.outage
                 && self.link.state() == LinkState::Down
             {
-                self.wait_for_link(wait).await?;
+                self.wait_for_link(start + timeout).await?;
+                deadline = self.publish_deadline();
             }
             let settled = namespace.lane.settled();
             tokio::pin!(settled);
             settled.as_mut().enable();
             match self.offer(namespace, only, envelope) {
                 Offer::Done(result) => return result,
-                Offer::Confirm(rx) => return self.confirmed(rx).await,
+                Offer::Confirm(rx) => return self.confirmed(rx, deadline).await,
                 Offer::Wait => {}
             }
-            if timeout_at(deadline, settled).await.is_err() {
-                self.shared.counters.envelopes_refused.inc();
-                return Err(publish_error(ErrorKind::Full));
+            tokio::select! {
+                () = settled => {}
+                _ = link.changed() => {}
+                () = sleep_until(deadline) => {
+                    self.shared.counters.envelopes_refused.inc();
+                    return Err(publish_error(ErrorKind::Full));
+                }
             }
         }
     }
 
-    async fn wait_for_link(&self, wait: Duration) -> Result<()> {
+    async fn wait_for_link(&self, deadline: Instant) -> Result<()> {
         let mut link = self.link.clone();
-        let up = timeout(wait, link.wait_for(|status| status.state == LinkState::Up)).await;
+        let up = link.wait_for(|status| status.state == LinkState::Up);
+        let up = timeout_at(deadline, up).await;
         match up.map(|status| status.state) {
             Ok(LinkState::Up) => Ok(()),
             Ok(_) => Err(publish_error(ErrorKind::Closed)),
