@@ -13,9 +13,8 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use socketioxide_adapter_core::{
     Error, ErrorKind, Result,
     transport::{
-        Backoff, BufferLimits, Capabilities, Continuity, Delivery, LinkSender, LinkState,
-        LinkWatch, Receipt, SessionUp, Subscription, SubscriptionSender, Supervisor, Topic,
-        Transport, link, supervise,
+        Backoff, BufferLimits, Capabilities, Connected, Continuity, Delivery, LinkState, LinkWatch,
+        Receipt, SessionUp, Sessions, Subscription, SubscriptionSender, Topic, Transport,
     },
 };
 use tokio::{
@@ -23,7 +22,7 @@ use tokio::{
     sync::{mpsc, mpsc::error::TrySendError, oneshot},
     time::{Instant, interval, timeout, timeout_at},
 };
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::task::TaskTracker;
 
 use crate::protocol::{Frame, framed};
 
@@ -37,15 +36,11 @@ const WAITING: usize = 1_024;
 
 /// A connection to a hub. Dropping it closes it.
 #[derive(Debug)]
-pub struct HubTransport {
-    shared: Arc<Shared>,
-    link: LinkSender,
-    task: AbortOnDropHandle<Option<Error>>,
-}
+pub struct HubTransport(Connected<Hub>);
 
 /// What outlives a session.
 #[derive(Debug)]
-struct Shared {
+struct Hub {
     address: String,
     prefix: String,
     client: u64,
@@ -65,38 +60,26 @@ impl HubTransport {
     /// # Errors
     /// [`ErrorKind::Unavailable`] if no hub answers within 5 s.
     pub async fn connect(address: &str, prefix: &str) -> Result<Self> {
-        let shared = Arc::new(Shared {
+        let hub = Hub {
             address: address.to_owned(),
             // With the length in front, no two pairs of prefix and topic have the same name.
             prefix: format!("{}:{prefix}:", prefix.len()),
             client: fastrand::u64(..),
             queue: Mutex::new(mpsc::channel(1).0), // nobody receives
             subscriptions: Mutex::default(),
-        });
-        let (link, mut watch) = link();
-        let supervisor = Supervisor {
-            name: "hub",
-            link: link.clone(),
-            backoff: Backoff::default(),
-            connect_timeout: CALL,
-            shutdown: CancellationToken::new(),
         };
-        let sessions = shared.clone();
-        let task = supervise(supervisor, move |up| session(sessions.clone(), up));
-        let task = AbortOnDropHandle::new(tokio::spawn(task));
-        let up = timeout(CALL, watch.wait_for(|status| status.epoch > 0)).await;
-        up.map_err(|_| error(ErrorKind::Unavailable, "connect", "no hub answers"))?;
-        Ok(Self { shared, link, task })
+        let connected = Connected::start("hub", hub, Backoff::default(), CALL);
+        connected.await.map(Self)
     }
 
     /// Sends a frame to everybody and waits until it has come back: then the hub had it. It is put into the queue by the
     /// first poll, so the order is that of these.
     async fn send(&self, step: &'static str, frame: Bytes, wanted: Option<Wanted>) -> Result<()> {
         let (back, arrival) = oneshot::channel();
-        if self.link.watch().state() == LinkState::Closed {
+        if self.0.link().state() == LinkState::Closed {
             return Err(error(ErrorKind::Closed, step, "the transport was closed"));
         }
-        let queued = lock(&self.shared.queue).try_send((frame, back, wanted));
+        let queued = lock(&self.0.sessions().queue).try_send((frame, back, wanted));
         queued.map_err(|refused| match refused {
             TrySendError::Full(_) => error(ErrorKind::Full, step, "the hub is too slow"),
             TrySendError::Closed(_) => error(ErrorKind::LinkDown, step, "the hub is away"),
@@ -125,8 +108,8 @@ impl Transport for HubTransport {
         if payload.len() > self.capabilities().max_payload {
             return Err(error(ErrorKind::TooLarge, "publish", "over 256 KiB"));
         }
-        let name = format!("{}{topic}", self.shared.prefix);
-        let frame = Frame::encode(self.shared.client, &name, &payload);
+        let Hub { prefix, client, .. } = self.0.sessions();
+        let frame = Frame::encode(*client, &format!("{prefix}{topic}"), &payload);
         self.send("publish", frame, None).await?;
         Ok(Receipt::default())
     }
@@ -134,33 +117,41 @@ impl Transport for HubTransport {
     async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
         let (sender, subscription) = Subscription::channel(BufferLimits::default());
         // The hub sends everything to everybody. What comes before this frame was published before, and is not wanted.
-        let wanted = Some((format!("{}{topic}", self.shared.prefix), sender));
-        let ping = Frame::ping(self.shared.client);
-        self.send("subscribe", ping, wanted).await?;
+        let Hub { prefix, client, .. } = self.0.sessions();
+        let wanted = Some((format!("{prefix}{topic}"), sender));
+        self.send("subscribe", Frame::ping(*client), wanted).await?;
         Ok(subscription)
     }
 
     fn link(&self) -> LinkWatch {
-        self.link.watch()
+        self.0.link()
     }
 
     async fn close(&self) -> Result<()> {
-        self.link.closed(None);
-        self.task.abort();
-        let mut subscriptions = lock(&self.shared.subscriptions);
-        subscriptions.drain(..).for_each(|(_, sender)| sender.end());
+        self.0.close().await;
         Ok(())
     }
 }
 
-/// One connection's life; returns why it ended.
-async fn session(shared: Arc<Shared>, up: SessionUp) -> Error {
-    let Err(cause) = serve(&shared, up).await;
-    error(ErrorKind::Unavailable, "session", "no connection").with_source(cause)
+impl Sessions for Hub {
+    async fn run(self: Arc<Self>, _: TaskTracker, up: SessionUp) -> Error {
+        let Err(cause) = serve(&self, up).await;
+        error(ErrorKind::Unavailable, "connect", "no connection").with_source(cause)
+    }
+
+    fn close(&self) {
+        let mut subscriptions = lock(&self.subscriptions);
+        subscriptions.drain(..).for_each(|(_, sender)| sender.end());
+    }
+
+    fn silent(&self, limit: Duration) -> String {
+        format!("{}: no answer within {limit:?}", self.address)
+    }
 }
 
-async fn serve(shared: &Shared, up: SessionUp) -> io::Result<Infallible> {
-    let (mut sink, mut stream) = framed(TcpStream::connect(&shared.address).await?).split();
+/// One connection's life.
+async fn serve(hub: &Hub, up: SessionUp) -> io::Result<Infallible> {
+    let (mut sink, mut stream) = framed(TcpStream::connect(&hub.address).await?).split();
     let (queue, mut requests) = mpsc::channel(WAITING);
     let (sent, mut waiting) = mpsc::channel(WAITING);
     let mut pings = interval(PING);
@@ -168,7 +159,7 @@ async fn serve(shared: &Shared, up: SessionUp) -> io::Result<Infallible> {
         loop {
             let (frame, back, wanted) = tokio::select! {
                 Some(request) = requests.recv() => request,
-                _ = pings.tick() => (Frame::ping(shared.client), oneshot::channel().0, None),
+                _ = pings.tick() => (Frame::ping(hub.client), oneshot::channel().0, None),
             };
             // First this: the frame may be back at once. Who receives it lives as long as we do.
             let _ = sent.send((back, wanted)).await;
@@ -179,7 +170,7 @@ async fn serve(shared: &Shared, up: SessionUp) -> io::Result<Infallible> {
         let (mut starting, mut answered) = (Some((queue, up)), Instant::now());
         loop {
             let frame = timeout_at(answered + 4 * PING, Frame::read(&mut stream)).await??;
-            lock(&shared.subscriptions).retain(|(topic, sender)| {
+            lock(&hub.subscriptions).retain(|(topic, sender)| {
                 if starting.is_some() {
                     sender.resumed(Continuity::Unknown);
                 }
@@ -190,14 +181,14 @@ async fn serve(shared: &Shared, up: SessionUp) -> io::Result<Infallible> {
             });
             // Whatever came first: the hub knows us, and sends us everything from now on.
             if let Some((queue, up)) = starting.take() {
-                *lock(&shared.queue) = queue;
+                *lock(&hub.queue) = queue;
                 up.up();
             }
             // Our own frames come back in the order in which they were sent.
-            if frame.client == shared.client {
+            if frame.client == hub.client {
                 answered = Instant::now();
                 if let Ok((back, wanted)) = waiting.try_recv() {
-                    lock(&shared.subscriptions).extend(wanted);
+                    lock(&hub.subscriptions).extend(wanted);
                     let _ = back.send(());
                 }
             }
