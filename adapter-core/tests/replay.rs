@@ -7,17 +7,18 @@ mod support;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use bytes::Bytes;
 use socketioxide_adapter_core::{
-    ClusterConfig, ClusterEvent, Result,
+    ClusterConfig, ClusterEvent, Error, ErrorKind, Result,
     memory::{MemoryBus, MemoryTransport},
     transport::{
-        BufferLimits, Continuity, Event, LinkState, Subscription, SubscriptionSender, Topic,
-        Transport,
+        BufferLimits, Continuity, Event, LinkState, Receipt, Subscription, SubscriptionSender,
+        Topic, Transport,
     },
 };
 use socketioxide_core::adapter::CoreAdapter;
@@ -50,11 +51,25 @@ struct Slow {
     mode: watch::Sender<Mode>,
     /// What comes on other topics comes after that.
     one_queue: bool,
+    /// The first probe of the new session comes too early.
+    refuses: AtomicBool,
     subscriptions: AtomicUsize,
 }
 
 #[async_trait::async_trait]
 impl Oddity for Slow {
+    async fn publish(
+        &self,
+        inner: &MemoryTransport,
+        topic: &Topic,
+        payload: Bytes,
+    ) -> Result<Receipt> {
+        let is_back = *self.mode.borrow() == Mode::Replays;
+        if is_back && *topic == Topic::Cluster && self.refuses.swap(false, Relaxed) {
+            return Err(Error::new(ErrorKind::LinkDown, "publish", "not yet"));
+        }
+        inner.publish(topic, payload).await
+    }
     async fn subscribe(&self, inner: &MemoryTransport, topic: &Topic) -> Result<Subscription> {
         let inner = inner.subscribe(topic).await?;
         let replays = matches!(topic, Topic::Namespace(_));
@@ -122,6 +137,7 @@ async fn all_of_it_arrives(one_queue: bool) {
     let slow = Slow {
         mode: watch::Sender::new(Mode::Flows),
         one_queue,
+        refuses: AtomicBool::new(true),
         subscriptions: AtomicUsize::new(0),
     };
     let slow = Arc::new(Odd(bus.connect(), slow));

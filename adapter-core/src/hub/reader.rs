@@ -128,8 +128,10 @@ impl Reader {
     /// Cancel safe: everything under way is kept in `self`.
     pub(crate) async fn next(&mut self) -> Option<Input> {
         loop {
-            let deadline = self.probe.deadline.filter(|_| self.publishing.is_none());
-            let wake_at = [deadline, self.retry_at].into_iter().flatten().min();
+            let wake_at = [self.probe_deadline(), self.retry_at]
+                .into_iter()
+                .flatten()
+                .min();
             let input = tokio::select! {
                 biased;
                 status = self.link.changed() => match status.state {
@@ -162,9 +164,17 @@ impl Reader {
         }
     }
 
+    /// By when our probe must be back. The time of one that is still being sent has not begun.
+    fn probe_deadline(&self) -> Option<Instant> {
+        self.probe.deadline.filter(|_| self.publishing.is_none())
+    }
+
     fn on_timer(&mut self) -> Option<Input> {
         let now = Instant::now();
-        if self.probe.deadline.is_some_and(|deadline| deadline <= now) {
+        if self
+            .probe_deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
             let Some(deadline) = self.shared.replay.deadline(PROBE_TIMEOUT) else {
                 return self.probe_lost();
             };
@@ -216,11 +226,9 @@ impl Reader {
     /// Publishes the probe that is out once more, if it waits behind a replay: to those who hear nothing else of us
     /// meanwhile.
     fn show_life(&mut self, again: Instant) {
-        if self.shared.replay.deadline(PROBE_TIMEOUT).is_some() {
-            if self.publishing.is_none() {
-                self.publish_probe();
-            }
-            self.retry_at = Some(again);
+        self.retry_at = Some(again);
+        if self.publishing.is_none() && self.shared.replay.deadline(PROBE_TIMEOUT).is_some() {
+            self.publish_probe();
         }
     }
 
@@ -232,6 +240,9 @@ impl Reader {
             sent: Some(Instant::now()),
             ..Probe::default()
         };
+        if let Some(interval) = self.keep_probing {
+            self.retry_at = Some(Instant::now() + interval);
+        }
         self.publish_probe();
     }
 
@@ -345,8 +356,6 @@ impl Reader {
                 };
                 let input = self.not_live();
                 self.send_probe();
-                let life = self.keep_probing.map(|interval| Instant::now() + interval);
-                self.retry_at = life.or(self.retry_at);
                 input
             }
             Event::Lagged(count) => {
