@@ -72,7 +72,7 @@ for (const bus of buses) {
   });
 }
 
-function restarts({ scheme, keeps, restarts, worstMs }) {
+function restarts({ scheme, keeps, restarts }) {
   const RESTARTS = Number(process.env.E2E_RESTARTS ?? restarts);
   test(`the broker killed and restarted ${RESTARTS} times under 1,000 messages a second`, async (t) => {
     await threeNodes(scheme);
@@ -107,7 +107,7 @@ function restarts({ scheme, keeps, restarts, worstMs }) {
     if (keeps) assert.equal(totals.lost, 0, "the broker's log gives back what a node missed");
     else assert.ok(totals.lost > 0, "the outages hit messages on their way, so that the ledger proves something");
     assert.ok(median <= 1000, `median ${median} ms`);
-    assert.ok(worst <= worstMs, `worst ${worst} ms`);
+    assert.ok(worst <= 2000, `worst ${worst} ms`);
     inTime(totals, queries);
     assert.ok(growth <= 64 * 1024, `memory grew by ${growth} KiB`);
   });
