@@ -53,10 +53,10 @@ impl Page {
             Some(_) => self.bytes = (self.bytes * 2).min(MOST),
             None => {}
         }
-        if let Some(average) = usize::checked_div(bytes, count) {
-            let most = (2 * self.entries).min(LOGS * PAGE);
-            self.entries = (self.bytes / average.max(1)).clamp(1, most);
-        }
+        // Where there is nothing, nothing is large: a thousand new logs must not be asked one after the other.
+        let average = usize::checked_div(bytes, count).unwrap_or(0);
+        let most = (2 * self.entries).min(LOGS * PAGE);
+        self.entries = (self.bytes / average.max(1)).clamp(1, most);
     }
 }
 
@@ -101,6 +101,19 @@ mod tests {
         let answers = read(&mut Page::new(), 100, 100 << 20, Duration::ZERO, 1);
         let entries: Vec<usize> = answers.iter().map(|(entries, _)| *entries).collect();
         assert_eq!(entries[..9], [1, 2, 4, 8, 16, 32, 64, 100, 100]);
+    }
+
+    #[test]
+    fn logs_that_have_nothing_are_soon_asked_together() {
+        let mut page = Page::new();
+        let mut answers = 0;
+        let mut due = 1_000;
+        while due > 0 {
+            due -= page.logs(due);
+            page.saw([].iter(), Some(Duration::from_millis(5)));
+            answers += 1;
+        }
+        assert!(answers < 40, "{answers}");
     }
 
     #[test]
