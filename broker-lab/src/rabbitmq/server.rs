@@ -22,6 +22,8 @@ use crate::{
 const INSTALL: &str = "apt-get install rabbitmq-server";
 /// The scripts themselves: the `rabbitmq-server` in the path of Debian changes the user and writes to `/var`.
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
+/// Where the server believes it is installed, in the folder of the lab.
+const HOME: &str = "home";
 const READY: &str = "Server startup complete";
 const IN_USE: &str = "eaddrinuse";
 /// Seconds on an idle machine; the Erlang machine loads thousands of modules.
@@ -139,28 +141,42 @@ impl RabbitMq {
         server.write("enabled_plugins", 0o600, "[].")?;
         server.write("rabbitmq.conf", 0o600, &server.config())?;
         fs::create_dir(server.data()).map_err(|error| Error::io("data", &error))?;
-        server.offer_no_plugins()?;
+        server.make_home()?;
         server.restart()?;
         Ok(server)
     }
 
-    /// Makes a folder of plugins with nothing in it but the core of the server, where its settings are described. A server
-    /// reads all that is offered to it at each start, used or not, which takes as long as the rest of the start.
-    fn offer_no_plugins(&self) -> Result<()> {
+    /// Makes a folder that looks like the installed server, but has none of its plugins. At each start a server reads what
+    /// plugins are offered, used or not, and looks for each of its thousand modules in the folder of each of them: that
+    /// would take more than half of the start.
+    fn make_home(&self) -> Result<()> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => Error::missing(Path::new(SCRIPTS), INSTALL),
-            _ => Error::io("plugins", &error),
+            _ => Error::io("the server's files", &error),
         };
         // A link into the folder of the installed version, `…/sbin/rabbitmq-server`.
         let script = Path::new(SCRIPTS).join("rabbitmq-server");
         let script = script.canonicalize().map_err(failed)?;
-        let plugins = script.with_file_name("../plugins");
-        let offered = self.path("plugins");
-        fs::create_dir(&offered).map_err(failed)?;
-        for plugin in fs::read_dir(&plugins).map_err(failed)? {
-            let name = plugin.map_err(failed)?.file_name();
-            if name.as_encoded_bytes().starts_with(b"rabbit-") {
-                unix::fs::symlink(plugins.join(&name), offered.join(&name)).map_err(failed)?;
+        let installed = script.with_file_name("..");
+        for folder in [HOME, "home/plugins", "plugins"] {
+            fs::create_dir(self.path(folder)).map_err(failed)?;
+        }
+        for part in ["sbin", "escript"] {
+            let link = self.path(HOME).join(part);
+            unix::fs::symlink(installed.join(part), link).map_err(failed)?;
+        }
+        for library in fs::read_dir(installed.join("plugins")).map_err(failed)? {
+            let library = library.map_err(failed)?;
+            let name = library.file_name();
+            let bytes = name.as_encoded_bytes();
+            if !bytes.starts_with(b"rabbitmq_") || bytes.starts_with(b"rabbitmq_prelaunch-") {
+                let link = self.path("home/plugins").join(&name);
+                unix::fs::symlink(library.path(), link).map_err(failed)?;
+            }
+            // The core of the server, where its settings are described.
+            if bytes.starts_with(b"rabbit-") {
+                let link = self.path("plugins").join(&name);
+                unix::fs::symlink(library.path(), link).map_err(failed)?;
             }
         }
         Ok(())
@@ -327,6 +343,7 @@ impl RabbitMq {
         command
             .current_dir(self.dir.path())
             .env("HOME", self.dir.path())
+            .env("RABBITMQ_SCRIPTS_DIR", self.path(HOME).join("sbin"))
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
             .env("RABBITMQ_NODENAME", self.node())
             .env("RABBITMQ_CONFIG_FILE", self.path("rabbitmq.conf"))
