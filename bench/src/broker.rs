@@ -24,6 +24,12 @@ impl Broker {
         self.redis.url()
     }
 
+    /// Deletes everything it keeps.
+    pub(crate) fn empty(&self) -> Result<()> {
+        let reply = self.redis.command(&["FLUSHALL", "SYNC"]);
+        reply.map(drop).map_err(|error| error.to_string())
+    }
+
     /// A number of Redis' INFO.
     pub(crate) fn info(&self, field: &str) -> Result<u64> {
         let reply = self.redis.command(&["INFO"]);
