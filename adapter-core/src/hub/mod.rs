@@ -17,6 +17,7 @@ mod lane;
 mod lanes;
 mod membership;
 mod namespace;
+mod numbers;
 mod pending;
 mod publish;
 mod query;
@@ -47,8 +48,8 @@ pub use self::query::Answer;
 use self::{
     control::Announcements,
     membership::{Membership, MembershipConfig, Versions},
+    numbers::{AllNumbers, Numbers},
     pending::Pending,
-    writer::Numbers,
 };
 pub(crate) use self::{
     lane::{Lane, Push},
@@ -93,8 +94,7 @@ pub(crate) struct Hub {
     pub(crate) pending: Pending,
     namespaces: RwLock<HashMap<Str, Arc<Namespace>>>,
     answers: Mutex<HashMap<NodeId, AnswerLane>>,
-    /// Of every namespace this node ever had: about a hundred bytes each.
-    numbers: Mutex<HashMap<LaneId, Arc<Numbers>>>,
+    numbers: Mutex<AllNumbers>,
     cluster_lane: Arc<Lane>,
     announcements: Announcements,
     link: LinkWatch,
@@ -172,9 +172,9 @@ impl Hub {
     }
 
     /// Where the numbers of a namespace stand.
-    fn numbers(&self, lane: LaneId) -> Arc<Numbers> {
+    fn numbers(&self, lane: LaneId) -> Arc<tokio::sync::Mutex<Numbers>> {
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        numbers.entry(lane).or_default().clone()
+        numbers.of(lane)
     }
 
     /// Attaches a local namespace: from its first handler on, the node subscribes to the namespace's topic.

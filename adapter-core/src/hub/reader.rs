@@ -9,7 +9,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::shared::Shared;
+use super::{replay::OfTopic, shared::Shared};
 use crate::{
     error::Result,
     id::NodeId,
@@ -21,6 +21,8 @@ use crate::{
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a probe or a subscription that the broker did not take.
 const RETRY: Duration = Duration::from_millis(100);
+/// How often a namespace behind a replay sends another probe: the broker may have dropped the first with what was too much.
+const AGAIN: Duration = Duration::from_secs(20);
 /// Lost probes in a row after which the subscription is made anew…
 const RESUBSCRIBE_AFTER: u32 = 2;
 /// … and after which the whole session is.
@@ -33,7 +35,8 @@ pub(crate) enum Input {
     Frame(Frame),
     /// A peer has just subscribed: it wants to know where our lane stands, and may have missed what we asked before.
     PeerProbe(NodeId),
-    /// Our own probe came back: from here on everything reaches us. `receivers` as the broker counted them.
+    /// Our own probe came back, or is behind what was missed: from here on everything reaches us. `receivers` as the broker
+    /// counted them.
     Live {
         /// How many subscribers the probe was handed to, where the broker tells.
         receivers: Option<u64>,
@@ -49,6 +52,8 @@ type Subscribing = Pin<Box<dyn Future<Output = Result<Subscription>> + Send>>;
 #[derive(Debug, Default)]
 struct Probe {
     nonce: u64,
+    /// How often it was sent once more, each time with the next nonce; any of them will do.
+    more: u64,
     /// Until when it may come back; `None` while none is expected.
     deadline: Option<Instant>,
     came_back: bool,
@@ -68,7 +73,7 @@ pub(crate) struct Reader {
     publishing: Option<Publishing>,
     probe: Probe,
     /// What comes is what was missed.
-    replays: bool,
+    replay: Option<OfTopic>,
     /// When to subscribe or probe again.
     retry_at: Option<Instant>,
     /// Probes in a row that did not come back.
@@ -91,7 +96,7 @@ impl Reader {
             subscribing: None,
             publishing: None,
             probe: Probe::default(),
-            replays: false,
+            replay: None,
             retry_at: Some(Instant::now()),
             lost: 0,
             keep_probing,
@@ -152,6 +157,9 @@ impl Reader {
                     None if self.link.state() == LinkState::Closed => return None,
                     None => {
                         self.subscription = None;
+                        self.publishing = None;
+                        self.probe.deadline = None;
+                        self.replay = None;
                         self.retry_at = Some(Instant::now() + RETRY);
                         self.not_live()
                     }
@@ -191,8 +199,8 @@ impl Reader {
                 }
             } else if self.probe.deadline.is_none() {
                 self.send_probe();
-            } else if let Some(interval) = self.keep_probing {
-                self.show_life(now + interval);
+            } else {
+                self.show_life(now + self.keep_probing.unwrap_or(AGAIN));
             }
         }
         None
@@ -208,7 +216,7 @@ impl Reader {
         match subscribed {
             Ok(subscription) => {
                 self.subscription = Some(subscription);
-                self.replays = false;
+                self.replay = None;
                 self.send_probe();
             }
             Err(error) => {
@@ -224,10 +232,11 @@ impl Reader {
     }
 
     /// Publishes the probe that is out once more, if it waits behind a replay: to those who hear nothing else of us
-    /// meanwhile.
+    /// meanwhile, and in case it was dropped there.
     fn show_life(&mut self, again: Instant) {
         self.retry_at = Some(again);
         if self.publishing.is_none() && self.shared.replay.deadline(PROBE_TIMEOUT).is_some() {
+            self.probe.more += 1;
             self.publish_probe();
         }
     }
@@ -240,7 +249,8 @@ impl Reader {
             sent: Some(Instant::now()),
             ..Probe::default()
         };
-        if let Some(interval) = self.keep_probing {
+        let again = self.keep_probing.or(self.replay.map(|_| AGAIN));
+        if let Some(interval) = again {
             self.retry_at = Some(Instant::now() + interval);
         }
         self.publish_probe();
@@ -252,7 +262,7 @@ impl Reader {
             kind: FrameKind::Probe,
             origin: self.shared.me,
             lane: self.lane,
-            seq: self.probe.nonce,
+            seq: self.probe.nonce.wrapping_add(self.probe.more),
             count: 0,
         };
         let wire = &self.shared.wire;
@@ -265,11 +275,17 @@ impl Reader {
     }
 
     fn on_published(&mut self, published: Result<Receipt>) -> Option<Input> {
+        let mut early = None;
         match published {
             Ok(receipt) => {
                 self.probe.taken = true;
                 self.probe.receivers = receipt.receivers;
                 self.probe.deadline = self.probe.deadline.map(|_| Instant::now() + PROBE_TIMEOUT);
+                if self.replay.is_some() && matches!(self.topic, Topic::Namespace(_)) {
+                    // What comes back shows that the subscription lives. What waits to be sent need not wait for all of it;
+                    // only the link as a whole does, by which members are judged.
+                    early = self.now_live();
+                }
             }
             // A probe that could not be sent proves nothing about what we receive.
             Err(error) if !self.probe.came_back && !self.probe.taken => {
@@ -280,7 +296,8 @@ impl Reader {
             }
             Err(_) => {}
         }
-        self.probe_back()
+        let back = self.probe_back();
+        early.or(back)
     }
 
     fn probe_back(&mut self) -> Option<Input> {
@@ -288,11 +305,15 @@ impl Reader {
             return None;
         }
         self.probe.deadline = None;
-        self.replays = false;
+        self.replay = None;
         self.lost = 0;
         // What was published before it has reached us before it.
         self.heard_until = self.probe.sent.unwrap_or(self.heard_until);
         self.retry_at = self.keep_probing.map(|interval| Instant::now() + interval);
+        self.now_live()
+    }
+
+    fn now_live(&self) -> Option<Input> {
         let was_live = self.live.send_replace(true);
         (!was_live).then_some(Input::Live {
             receivers: self.probe.receivers,
@@ -319,7 +340,7 @@ impl Reader {
 
     fn lost_link(&mut self) -> Option<Input> {
         self.probe.deadline = None;
-        self.replays = false;
+        self.replay = None;
         self.publishing = None;
         self.subscribing = None;
         self.retry_at = None;
@@ -334,19 +355,17 @@ impl Reader {
     fn on_event(&mut self, event: Event) -> Option<Input> {
         match event {
             Event::Message(payload) => {
-                if self.replays {
-                    self.shared.replay.goes_on();
+                if let Some(replay) = self.replay {
+                    self.shared.replay.goes_on(replay);
                 }
                 self.on_message(payload)
             }
             Event::Resumed(continuity) => {
-                self.replays = matches!(
+                let replays = matches!(
                     continuity,
                     Continuity::Unbroken { replayed: 1.. } | Continuity::Lost { .. }
                 );
-                if self.replays {
-                    self.shared.replay.begins();
-                }
+                self.replay = replays.then(|| self.shared.replay.begins());
                 self.cause = match continuity {
                     Continuity::Lost { count, cause } => {
                         warn!(topic = %self.topic, ?count, ?cause, "the broker no longer has what was missed");
@@ -378,7 +397,11 @@ impl Reader {
             }
         };
         let own = head.origin == self.shared.me;
-        if own && (head.kind != FrameKind::Probe || head.seq != self.probe.nonce) {
+        let is_probe = || {
+            let number = head.seq.wrapping_sub(self.probe.nonce);
+            head.kind == FrameKind::Probe && number <= self.probe.more
+        };
+        if own && !is_probe() {
             return None;
         }
         let frame = match self.shared.wire.open(self.lane, payload) {

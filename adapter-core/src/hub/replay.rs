@@ -10,46 +10,44 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Longest time for which a replay may keep a probe that travels behind it; less than lanes keep what they have taken, since
-/// they stand still meanwhile.
-const LIMIT: Duration = Duration::from_secs(20);
+/// Longest time for which what a topic says counts as a replay of it. Our own probe ends that long before, unless it does not
+/// come back at all: then nothing else may hide it for ever.
+const LIMIT: Duration = Duration::from_secs(600);
 
-/// The replay of one node.
+/// The replays of one node: when the last payload of one came.
 #[derive(Debug, Default)]
-pub(crate) struct Replay(Mutex<Option<State>>);
+pub(crate) struct Replay(Mutex<Option<Instant>>);
 
-#[derive(Debug)]
-struct State {
+/// The replay of one topic.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OfTopic {
     until: Instant,
-    /// When the last payload of it came.
-    heard: Instant,
 }
 
 impl Replay {
     /// Notes that a topic is given back what it missed.
-    pub(crate) fn begins(&self) {
-        let heard = Instant::now();
-        let until = heard + LIMIT;
-        *self.lock() = Some(State { until, heard });
+    pub(crate) fn begins(&self) -> OfTopic {
+        let now = Instant::now();
+        *self.lock() = Some(now);
+        OfTopic { until: now + LIMIT }
     }
 
     /// Notes that something of it came.
-    pub(crate) fn goes_on(&self) {
-        if let Some(state) = &mut *self.lock() {
-            state.heard = Instant::now();
+    pub(crate) fn goes_on(&self, replay: OfTopic) {
+        let now = Instant::now();
+        if now < replay.until {
+            *self.lock() = Some(now);
         }
     }
 
-    /// Until when a probe can still be behind it, if it can: so long after what came last.
+    /// Until when a probe can still be behind one, if it can: so long after what came last. No more than the broker had when
+    /// it took the probe can come before it.
     pub(crate) fn deadline(&self, patience: Duration) -> Option<Instant> {
-        let now = Instant::now();
-        let state = self.lock();
-        let State { until, heard } = state.as_ref()?;
-        let next = *heard + patience;
-        (now < next && now < *until).then_some(next)
+        let next = (*self.lock())? + patience;
+        (Instant::now() < next).then_some(next)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<State>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -63,6 +63,22 @@ impl Sealed {
         }
     }
 
+    /// A notice that withdraws `count` numbers from `seq`.
+    pub(crate) fn void(payload: Bytes, seq: u64, count: u32) -> Self {
+        Self {
+            payload,
+            seq,
+            count,
+            bytes: 0,
+            since: Instant::now(),
+            waiters: Vec::new(),
+            maybe_sent: false,
+            handed_over: Arc::default(),
+            last_error: ErrorKind::LinkDown,
+            void: true,
+        }
+    }
+
     /// Begins an attempt.
     pub(crate) fn publish(&mut self, shared: &Shared, lane: &Arc<Lane>) -> Publishing {
         let transport = shared.transport.clone();

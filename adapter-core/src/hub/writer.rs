@@ -5,7 +5,7 @@ use std::{collections::VecDeque, future::poll_fn, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use tokio::{
-    sync::watch,
+    sync::{Mutex, watch},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 
 use super::{
     lane::{Lane, Turn, Waiter},
+    numbers::Numbers,
     sealed::{Publishing, Sealed, head},
     shared::Shared,
 };
@@ -35,23 +36,21 @@ const MAX_WITHDRAWN: usize = 64;
 const RETRY_FLOOR: Duration = Duration::from_millis(50);
 const RETRY_CEILING: Duration = Duration::from_secs(1);
 
-/// The last number that this node gave out on a topic. It outlives the writer: a namespace that is deleted and added again
-/// goes on with its numbers, or peers would take its messages for repetitions.
-pub(crate) type Numbers = tokio::sync::Mutex<u64>;
-
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     lane: Arc<Lane>,
     live: watch::Receiver<bool>,
     cancel: CancellationToken,
     /// Where the numbers of the lane's topic stand; held while this writer runs.
-    numbers: Arc<Numbers>,
+    numbers: Arc<Mutex<Numbers>>,
     /// Not settled, lowest number first; never more than `in_flight`.
     window: VecDeque<Sealed>,
     /// One future per front element of the window.
     publishing: FuturesOrdered<Publishing>,
     /// Withdrawals that the broker refused as it refused the frames, lowest number first.
     withdrawn: VecDeque<Sealed>,
+    /// Up to this number, peers are not to wait for any that they do not have.
+    begins_after: u64,
     failures: u32,
     retry_at: Option<Instant>,
     tails_left: u32,
@@ -74,6 +73,7 @@ impl Writer {
             window: VecDeque::new(),
             publishing: FuturesOrdered::new(),
             withdrawn: VecDeque::new(),
+            begins_after: 0,
             failures: 0,
             retry_at: None,
             tails_left: 0,
@@ -82,7 +82,7 @@ impl Writer {
     }
 
     /// Goes on with these numbers, once the writer that has them now has ended.
-    pub(crate) fn with_numbers(mut self, numbers: Arc<Numbers>) -> Self {
+    pub(crate) fn with_numbers(mut self, numbers: Arc<Mutex<Numbers>>) -> Self {
         self.numbers = numbers;
         self
     }
@@ -90,14 +90,29 @@ impl Writer {
     /// Runs until the lane is closed and settled, or `cancel`.
     pub(crate) async fn run(mut self) {
         let (numbers, cancel) = (self.numbers.clone(), self.cancel.clone());
-        let mut last = tokio::select! {
+        let mut numbers = tokio::select! {
             biased;
             () = cancel.cancelled() => return self.give_up_everything(),
-            last = numbers.lock() => last,
+            numbers = numbers.lock() => numbers,
         };
-        self.lane.continue_from(*last + 1);
+        self.lane.continue_from(numbers.last + 1);
+        self.begins_after = numbers.withdrawn;
+        self.withdrawn.extend(self.beginning());
         self.write().await;
-        *last = self.lane.next_number() - 1;
+        numbers.last = self.lane.next_number() - 1;
+    }
+
+    /// What withdraws the numbers before the first one.
+    fn beginning(&self) -> Vec<Sealed> {
+        let mut voids = Vec::new();
+        let mut first = 1;
+        while first <= self.begins_after {
+            let count = u32::try_from(self.begins_after - first + 1).unwrap_or(u32::MAX);
+            let payload = self.notice(FrameKind::Void, first, count);
+            voids.push(Sealed::void(payload, first, count));
+            first += u64::from(count);
+        }
+        voids
     }
 
     async fn write(&mut self) {
@@ -381,6 +396,12 @@ impl Writer {
                 return false;
             }
             self.withdrawn.pop_front();
+        }
+        // Each time: who asks may not have been there the first time.
+        for void in self.beginning() {
+            if !self.publish_notice(void.payload).await {
+                return false;
+            }
         }
         let tail = self.notice(FrameKind::Tail, self.lane.next_number(), 0);
         self.publish_notice(tail).await

@@ -46,7 +46,7 @@ pub enum FrameKind {
     Tail = 1,
     /// Carries nothing; `seq` is a nonce by which the sender recognises it. Others answer with a [`Tail`](Self::Tail).
     Probe = 2,
-    /// Carries nothing; the numbers `seq..seq + count` are withdrawn: the broker refused their frame.
+    /// Carries nothing; the numbers `seq..seq + count` are withdrawn: the broker refused their frame, or they were never used.
     Void = 3,
 }
 

@@ -65,6 +65,8 @@ enum Op {
 struct Story {
     mood: Mood,
     live: bool,
+    /// Numbers before the first one that are withdrawn, for peers may wait for them.
+    withdrawn: u64,
 }
 
 impl ReferenceStateMachine for Story {
@@ -72,9 +74,14 @@ impl ReferenceStateMachine for Story {
     type Transition = Op;
 
     fn init_state() -> BoxedStrategy<Self> {
-        let live = any::<bool>();
-        let mood = Mood::Takes;
-        live.prop_map(move |live| Self { mood, live }).boxed()
+        let begin = |(live, withdrawn)| Self {
+            mood: Mood::Takes,
+            live,
+            withdrawn,
+        };
+        (any::<bool>(), prop_oneof![Just(0), 1..20u64])
+            .prop_map(begin)
+            .boxed()
     }
 
     fn transitions(_: &Self) -> BoxedStrategy<Op> {
@@ -362,7 +369,12 @@ impl StateMachineTest for Outbox {
             1 << 20,
         ));
         let (live, live_rx) = watch::channel(story.live);
-        let writer = Writer::new(shared, lane.clone(), live_rx, CancellationToken::new());
+        let numbers = Numbers {
+            last: story.withdrawn,
+            withdrawn: story.withdrawn,
+        };
+        let writer = Writer::new(shared, lane.clone(), live_rx, CancellationToken::new())
+            .with_numbers(Arc::new(tokio::sync::Mutex::new(numbers)));
         let writer = runtime.spawn(writer.run());
         drop(guard);
         Self {
