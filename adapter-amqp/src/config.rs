@@ -5,7 +5,8 @@ use std::{fmt, time::Duration};
 use socketioxide_adapter_core::{
     Error, ErrorKind, Result,
     backend::{BackendUrl, RootCa},
-    transport::{Backoff, BufferLimits},
+    socket::Address,
+    transport::Limits,
 };
 
 /// The prefix of all names if none is given.
@@ -16,47 +17,8 @@ const PORT: u16 = 5672;
 const TLS_PORT: u16 = 5671;
 /// RabbitMQ itself takes at most 128 MiB in one message (`max_message_size`).
 const PAYLOAD_CEILING: usize = 128 << 20;
-const MIB: usize = 1 << 20;
 /// AMQP's short strings, such as the name of a virtual host.
 const SHORT_STRING: usize = 255;
-
-/// Where a server is.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Address {
-    /// Name or IP address; with TLS the server's certificate must be for it.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
-
-impl Address {
-    /// A server by its name or IP address and its port.
-    pub fn new(host: impl Into<String>, port: u16) -> Self {
-        Self {
-            host: host.into(),
-            port,
-        }
-    }
-}
-
-/// Shows `host:port`.
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') {
-            write!(f, "[{host}]:{port}")
-        } else {
-            write!(f, "{host}:{port}")
-        }
-    }
-}
-
-impl fmt::Debug for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
 
 /// Where a node reads from. All nodes publish to the same exchange, so that nodes of different kinds hear each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,14 +84,14 @@ impl Source {
 ///
 /// ```
 /// use std::time::Duration;
-/// use socketioxide_adapter_amqp::{Address, AmqpConfig, Source};
+/// use socketioxide_adapter_amqp::{Address, AmqpConfig, Limits, Source};
 ///
 /// let config = AmqpConfig::new(Address::new("rabbit-1", 5672))
 ///     .with_server(Address::new("rabbit-2", 5672))
 ///     .with_credentials("chat", "secret")
 ///     .with_vhost("production")
 ///     .with_source(Source::DURABLE)
-///     .with_timeout(Duration::from_secs(1));
+///     .with_limits(Limits::default().with_timeout(Duration::from_secs(1)));
 /// assert!(!format!("{config:?}").contains("secret"));
 /// ```
 #[derive(Clone)]
@@ -154,22 +116,8 @@ pub struct AmqpConfig {
     /// After twice this time without a sign of life the *broker* gives this node up. Whole seconds. Default 5 s. This
     /// node gives the broker up sooner: after 2 to 2.5 s.
     pub heartbeat: Duration,
-    /// How long `connect` may take, and each later attempt to reconnect. One of several servers has its share of it to let
-    /// this node in, so that one that is silent does not keep it from the next. Default 5 s.
-    pub connect_timeout: Duration,
-    /// How long a publish or a subscribe may take. Default 2 s.
-    pub timeout: Duration,
-    /// Largest payload in bytes. Default 8 MiB, at most 128 MiB. What takes longer than 2 s to send looks like a dead
-    /// link.
-    pub max_payload: usize,
-    /// What one subscription holds for a slow reader; beyond it payloads are dropped, counted and reported as
-    /// [`Lagged`](socketioxide_adapter_core::transport::Event::Lagged). Default 65,536 payloads and 16 MiB.
-    pub subscription_buffer: BufferLimits,
-    /// Publishes that the broker has not confirmed yet, all topics together, also those that were given up meanwhile;
-    /// beyond it a publish fails at once with [`Full`](ErrorKind::Full). Default 16,384 payloads and 64 MiB.
-    pub publish_buffer: BufferLimits,
-    /// Waits between attempts to reconnect. Default 50 ms to 5 s.
-    pub backoff: Backoff,
+    /// Deadlines and buffers. A payload can have at most 128 MiB.
+    pub limits: Limits,
 }
 
 impl AmqpConfig {
@@ -184,12 +132,7 @@ impl AmqpConfig {
             prefix: PREFIX.to_owned(),
             source: Source::EXCLUSIVE,
             heartbeat: Duration::from_secs(5),
-            connect_timeout: Duration::from_secs(5),
-            timeout: Duration::from_secs(2),
-            max_payload: 8 * MIB,
-            subscription_buffer: BufferLimits::default(),
-            publish_buffer: BufferLimits::new(16_384, 64 * MIB),
-            backoff: Backoff::default(),
+            limits: Limits::default(),
         }
     }
 
@@ -201,10 +144,8 @@ impl AmqpConfig {
         let tls = url.scheme().starts_with("amqps");
         let standard = if tls { TLS_PORT } else { PORT };
         let hosts = url.take_hosts();
-        let server = |(host, port): (String, Option<u16>)| Address {
-            host,
-            port: port.unwrap_or(standard),
-        };
+        let server =
+            |(host, port): (String, Option<u16>)| Address::new(host, port.unwrap_or(standard));
         let mut config = Self {
             servers: hosts.into_iter().map(server).collect(),
             ..Self::new(Address::new("", 0))
@@ -229,8 +170,7 @@ impl AmqpConfig {
             config.prefix = prefix;
         }
         url.read_duration("heartbeat", &mut config.heartbeat)?;
-        url.read_duration("connect_timeout", &mut config.connect_timeout)?;
-        url.read_duration("timeout", &mut config.timeout)?;
+        config.limits = Limits::take_from(&mut url)?;
         url.finish()?;
         Ok(config)
     }
@@ -282,44 +222,15 @@ impl AmqpConfig {
         self
     }
 
-    /// Sets how long connecting may take.
-    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
-
-    /// Sets how long a publish or subscribe may take.
-    pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Sets the largest payload in bytes.
-    pub fn with_max_payload(mut self, max_payload: usize) -> Self {
-        self.max_payload = max_payload;
-        self
-    }
-
-    /// Sets what one subscription holds for a slow reader.
-    pub fn with_subscription_buffer(mut self, limits: BufferLimits) -> Self {
-        self.subscription_buffer = limits;
-        self
-    }
-
-    /// Sets how many publishes may wait to be confirmed.
-    pub fn with_publish_buffer(mut self, limits: BufferLimits) -> Self {
-        self.publish_buffer = limits;
-        self
-    }
-
-    /// Sets the waits between attempts to reconnect.
-    pub fn with_backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
+    /// Sets all deadlines and buffers, also those that a URL gave.
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 
     /// Checks what the types cannot.
     pub(crate) fn validate(&self) -> Result<()> {
+        self.limits.validate(OPERATION, PAYLOAD_CEILING)?;
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
         if !(1..=64).contains(&self.prefix.len()) || !self.prefix.chars().all(legal) {
             return Err(invalid(
@@ -329,6 +240,11 @@ impl AmqpConfig {
         if self.prefix == "amq" || self.prefix.starts_with("amq.") {
             return Err(invalid("names that begin with \"amq.\" are the broker's"));
         }
+        if cfg!(not(feature = "tls")) && self.tls.is_some() {
+            return Err(invalid(
+                "amqps:// needs the cargo feature \"tls\" of socketioxide-adapter-amqp",
+            ));
+        }
         if self.servers.is_empty() {
             return Err(invalid(
                 "no host, expected something like amqp://127.0.0.1:5672",
@@ -337,17 +253,8 @@ impl AmqpConfig {
         if self.vhost.len() > SHORT_STRING {
             return Err(invalid("a virtual host has at most 255 bytes"));
         }
-        if self.connect_timeout.is_zero() || self.timeout.is_zero() {
-            return Err(invalid("connect_timeout and timeout must be more than 0"));
-        }
         if !(1..=3600).contains(&self.heartbeat.as_secs()) {
             return Err(invalid("heartbeat must be 1 second to 1 hour"));
-        }
-        if self.max_payload == 0 || self.max_payload > PAYLOAD_CEILING {
-            return Err(invalid("max_payload must be 1 byte to 128 MiB"));
-        }
-        if self.publish_buffer.messages == 0 {
-            return Err(invalid("publish_buffer must have room for a payload"));
         }
         let at_least_one = match self.source {
             Source::Exclusive { max_bytes } => max_bytes > 0,
@@ -378,12 +285,7 @@ impl fmt::Debug for AmqpConfig {
             .field("prefix", &self.prefix)
             .field("source", &self.source)
             .field("heartbeat", &self.heartbeat)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("timeout", &self.timeout)
-            .field("max_payload", &self.max_payload)
-            .field("subscription_buffer", &self.subscription_buffer)
-            .field("publish_buffer", &self.publish_buffer)
-            .field("backoff", &self.backoff)
+            .field("limits", &self.limits)
             .finish()
     }
 }

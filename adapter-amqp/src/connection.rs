@@ -19,10 +19,12 @@ use lapin::{
     types::ShortString,
     uri::{AMQPAuthority, AMQPQueryString, AMQPUri, AMQPUserInfo},
 };
-use socketioxide_adapter_core::Result;
+use socketioxide_adapter_core::{
+    Result,
+    socket::{self, Address, Stream, Tls},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     runtime::Handle,
     time::timeout,
 };
@@ -33,44 +35,35 @@ use tokio_util::{
 };
 
 use crate::{
-    config::{Address, AmqpConfig},
+    config::{AmqpConfig, OPERATION},
     error::{self, Step},
     runtime::Kit,
-    tls::Tls,
 };
 
 /// How long a goodbye to the broker may take.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// A byte stream to a server.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// The servers to connect to, with everything read and checked that does not change from one attempt to the next.
 #[derive(Debug)]
 pub(crate) struct Servers {
-    servers: Vec<(Address, Option<Tls>)>,
+    servers: Vec<Address>,
+    pub(crate) tls: Option<Tls>,
     /// Which one is next.
     turn: AtomicUsize,
 }
 
-/// One of the servers.
-pub(crate) type Server = (Address, Option<Tls>);
-
 impl Servers {
     pub(crate) fn new(config: &AmqpConfig) -> Result<Self> {
-        let server = |address: &Address| {
-            let tls = config.tls.as_ref().map(|ca| Tls::new(&address.host, ca));
-            Ok((address.clone(), tls.transpose()?))
-        };
+        let tls = config.tls.as_ref().map(|ca| Tls::new(ca, OPERATION));
         Ok(Self {
-            servers: config.servers.iter().map(server).collect::<Result<_>>()?,
+            servers: config.servers.clone(),
+            tls: tls.transpose()?,
             turn: AtomicUsize::new(0),
         })
     }
 
     /// The server whose turn it is; the next call names the next one.
-    pub(crate) fn next(&self) -> &Server {
+    pub(crate) fn next(&self) -> &Address {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         &self.servers[turn % self.servers.len()]
     }
@@ -92,11 +85,12 @@ impl Connection {
     /// Connects and logs in. Has no deadline of its own: the reconnect loop has.
     pub(crate) async fn open(
         config: &AmqpConfig,
-        (address, tls): &Server,
+        address: &Address,
+        tls: Option<&Tls>,
         purpose: &str,
         tasks: &TaskTracker,
     ) -> Result<Self> {
-        let stream = socket(address, tls.as_ref())
+        let stream = socket::connect(&address.host, address.port, tls)
             .await
             .map_err(|error| error::from_io(address, &error))?;
         let received = Arc::new(AtomicUsize::new(0));
@@ -191,15 +185,6 @@ fn uri(config: &AmqpConfig, address: &Address) -> AMQPUri {
             heartbeat: Some(heartbeat.try_into().unwrap_or(u16::MAX)),
             ..AMQPQueryString::default()
         },
-    }
-}
-
-async fn socket(address: &Address, tls: Option<&Tls>) -> io::Result<Box<dyn Stream>> {
-    let tcp = TcpStream::connect((address.host.as_str(), address.port)).await?;
-    tcp.set_nodelay(true)?;
-    match tls {
-        Some(tls) => tls.wrap(tcp).await,
-        None => Ok(Box::new(tcp)),
     }
 }
 

@@ -8,9 +8,12 @@ use lapin::{
     ErrorKind as Lapin,
     protocol::{AMQPError, AMQPErrorKind, AMQPHardError as Hard, AMQPSoftError as Soft},
 };
-use socketioxide_adapter_core::{Error, ErrorKind};
+use socketioxide_adapter_core::{
+    Error, ErrorKind,
+    socket::{self, Address},
+};
 
-use crate::config::{Address, AmqpConfig};
+use crate::config::AmqpConfig;
 
 /// What failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +84,7 @@ pub(crate) const BLOCKED_BY_ALARM: &str =
 
 /// An error of the socket while connecting.
 pub(crate) fn from_io(address: &Address, error: &io::Error) -> Error {
-    let (kind, what) = crate::tls::explain(error).unwrap_or_else(|| {
+    let (kind, what) = socket::explain(error, "a plain amqp:// port").unwrap_or_else(|| {
         let what = match error.kind() {
             io::ErrorKind::ConnectionRefused => {
                 "connection refused, is RabbitMQ running there?".to_owned()

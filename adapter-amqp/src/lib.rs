@@ -52,9 +52,6 @@ mod queue;
 mod runtime;
 mod session;
 mod stream;
-#[cfg_attr(feature = "tls", path = "tls/enabled.rs")]
-#[cfg_attr(not(feature = "tls"), path = "tls/disabled.rs")]
-mod tls;
 mod topics;
 mod transport;
 
@@ -66,11 +63,14 @@ use socketioxide_adapter_core::{
 };
 
 pub use self::{
-    config::{Address, AmqpConfig, Source},
+    config::{AmqpConfig, Source},
     transport::AmqpTransport,
 };
-
-pub use socketioxide_adapter_core::backend::RootCa;
+pub use socketioxide_adapter_core::{
+    backend::RootCa,
+    socket::Address,
+    transport::{Backoff, BufferLimits, Limits},
+};
 
 /// Queues for a [`Registry`](socketioxide_adapter_core::backend::Registry).
 pub const BACKEND: Backend = Backend {

@@ -15,7 +15,6 @@ use lapin::{Channel, Confirmation, options::BasicPublishOptions, types::ShortStr
 use socketioxide_adapter_core::{Error, ErrorKind, Result, transport::Receipt};
 use tokio::{
     sync::{
-        Semaphore,
         mpsc::{self, error::TrySendError},
         oneshot,
     },
@@ -101,7 +100,7 @@ impl Publisher {
         mandatory: bool,
         payload: Bytes,
     ) -> Result<Receipt> {
-        let (bytes, most) = (payload.len(), config.max_payload);
+        let (bytes, most) = (payload.len(), config.limits.max_payload);
         if bytes > most {
             let message = format!("{bytes} bytes, at most {most} are allowed");
             return Err(STEP.error(ErrorKind::TooLarge, message));
@@ -113,7 +112,7 @@ impl Publisher {
                 (Phase::Up, Some(line)) => line,
                 _ => return Err(STEP.down()),
             };
-            let (limits, waiting) = (config.publish_buffer, state.waiting);
+            let (limits, waiting) = (config.limits.publish_buffer, state.waiting);
             let fits = waiting < limits.messages && state.bytes + bytes <= limits.bytes;
             if waiting > 0 && !fits {
                 return Err(full(&state));
@@ -121,10 +120,10 @@ impl Publisher {
             let key = keys::routing_key(token);
             self.start(&mut state, &line, key, token, mandatory, payload)?
         };
-        match timeout(config.timeout, outcome).await {
+        match timeout(config.limits.timeout, outcome).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(STEP.interrupted()),
-            Err(_) => Err(STEP.late(config.timeout)),
+            Err(_) => Err(STEP.late(config.limits.timeout)),
         }
     }
 
@@ -190,8 +189,8 @@ impl Publisher {
 
     /// Takes the channel of a new session. Only fences are published until [`open`](Self::open).
     pub(crate) fn attach(&self, config: &AmqpConfig, channel: Channel) -> mpsc::Receiver<Call> {
-        let room = config.publish_buffer.messages.saturating_add(FENCES);
-        let (calls, receiver) = mpsc::channel(room.min(Semaphore::MAX_PERMITS));
+        let room = config.limits.publish_buffer.messages.saturating_add(FENCES);
+        let (calls, receiver) = mpsc::channel(room);
         self.lock().line = Some(Line { channel, calls });
         receiver
     }

@@ -21,16 +21,20 @@ use lapin::{
 };
 use socketioxide_adapter_core::{
     Error, ErrorKind, Result,
-    transport::{Continuity, LinkSender, Receipt, SessionUp},
+    socket::Address,
+    transport::{
+        Continuity, LinkSender, Receipt, SessionUp,
+        pulse::{self, SILENT_TICKS, ticks},
+    },
 };
 use tokio::{
     sync::mpsc::Receiver,
-    time::{Instant, Interval, MissedTickBehavior, interval, interval_at, timeout},
+    time::{Instant, interval_at, timeout},
 };
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::{Address, Source},
+    config::Source,
     connection::Connection,
     error::{self, Step},
     keys,
@@ -47,15 +51,9 @@ const BATCH: usize = 200;
 /// How long a reader that stands still may hold up all the others of this node, where the broker keeps what waits. With a
 /// heartbeat before that and one after it, less than the 7 s after which the other nodes would be taken for dead.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// How often a session looks for dropped subscriptions and for signs of life.
-const TICK: Duration = Duration::from_millis(500);
 /// How often a node makes sure that it has something to read: RabbitMQ ends a consumer that holds one and the same message
 /// for half an hour (`consumer_timeout`), and the last message of a durable queue is held until there is another.
 const RENEWAL: Duration = Duration::from_secs(300);
-/// A connection is dead after so many ticks in a row without a byte: 2 to 2.5 s. Ticks are counted, not time: if this
-/// process itself stood still, that is one tick, and no proof against the broker.
-const SILENT_TICKS: u32 = 4;
-
 /// What a session reads from.
 pub(crate) struct Reader {
     pub(crate) channel: Channel,
@@ -72,27 +70,28 @@ pub(crate) struct Reader {
 pub(crate) async fn run(shared: &Shared, tasks: &TaskTracker, up: SessionUp) -> Error {
     // Whatever happens, also if this future is dropped: no more publishes, and nobody waits for a confirmation.
     let _end = End(shared);
-    let server = shared.servers.next();
+    let (server, tls) = (shared.servers.next(), shared.servers.tls.as_ref());
     let config = &shared.config;
     let both = async {
         tokio::try_join!(
-            Connection::open(config, server, "publisher", tasks),
-            Connection::open(config, server, "subscriber", tasks)
+            Connection::open(config, server, tls, "publisher", tasks),
+            Connection::open(config, server, tls, "subscriber", tasks)
         )
     };
     // Its share of the time that all have: the next one may answer.
-    let limit = config.connect_timeout / u32::try_from(config.servers.len()).unwrap_or(u32::MAX);
+    let limit =
+        config.limits.connect_timeout / u32::try_from(config.servers.len()).unwrap_or(u32::MAX);
     let (publishing, mut subscribing) = match timeout(limit, both).await {
         Ok(Ok(connections)) => connections,
         Ok(Err(error)) => return error,
         Err(_) => {
-            let message = error::silent(config, std::slice::from_ref(&server.0), limit);
+            let message = error::silent(config, std::slice::from_ref(server), limit);
             return Step::Connect.error(ErrorKind::Unavailable, message);
         }
     };
     let session = Session {
         shared,
-        address: &server.0,
+        address: server,
         link: OnceLock::new(),
         is_blocked: AtomicBool::new(false),
     };
@@ -354,18 +353,8 @@ impl Session<'_> {
         received: &AtomicUsize,
         excused: impl Fn() -> bool,
     ) -> Result<Infallible> {
-        let mut ticks = ticks();
-        let (mut seen, mut silent) = (0, 0);
-        while silent < SILENT_TICKS {
-            ticks.tick().await;
-            let now = received.load(Ordering::Relaxed);
-            silent = if now == seen && !excused() {
-                silent + 1
-            } else {
-                0
-            };
-            seen = now;
-        }
+        let received = || (!excused()).then(|| received.load(Ordering::Relaxed) as u64);
+        pulse::silence(SILENT_TICKS, received).await;
         Err(self.error(ErrorKind::Interrupted, "no sign of life"))
     }
 
@@ -408,10 +397,4 @@ pub(crate) async fn prefetch(channel: &Channel) -> lapin::Result<()> {
     channel
         .basic_qos(PREFETCH, BasicQosOptions::default())
         .await
-}
-
-fn ticks() -> Interval {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }

@@ -248,7 +248,10 @@ impl Topics {
                 continue;
             }
             entry.standing = Standing::Subscribed;
-            entry.resume(continuity);
+            entry.resume(match entry.replays {
+                true => continuity,
+                false => Continuity::Unknown,
+            });
             for listener in &mut entry.listeners {
                 if let Some(waiting) = listener.waiting.take() {
                     let _ = waiting.send(());

@@ -111,7 +111,7 @@ impl AmqpTransport {
     /// [`Unauthorized`]: socketioxide_adapter_core::ErrorKind::Unauthorized
     pub async fn connect(config: AmqpConfig) -> Result<Self> {
         config.validate()?;
-        let (backoff, limit) = (config.backoff, config.connect_timeout);
+        let (backoff, limit) = (config.limits.backoff, config.limits.connect_timeout);
         let shared = Shared::new(config)?;
         Ok(Self(
             Connected::start("amqp", shared, backoff, limit).await?,
@@ -136,7 +136,7 @@ impl Transport for AmqpTransport {
             .with_replay(replay)
             .with_confirms(true)
             .with_total_order(matches!(config.source, Source::Stream { .. }))
-            .with_max_payload(config.max_payload)
+            .with_max_payload(config.limits.max_payload)
     }
 
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
@@ -156,7 +156,7 @@ impl Transport for AmqpTransport {
         const STEP: Step = Step::Subscribe;
         let Shared { config, topics, .. } = self.0.sessions();
         let replays = config.source.replays() && matches!(topic, Topic::Namespace(_));
-        let added = topics.add(&topic.token(), replays, config.subscription_buffer);
+        let added = topics.add(&topic.token(), replays, config.limits.subscription_buffer);
         let (subscription, confirmation) = added.map_err(|phase| match phase {
             Phase::Closed => STEP.closed(),
             Phase::Down | Phase::Up => STEP.down(),
@@ -164,10 +164,10 @@ impl Transport for AmqpTransport {
         let Some(confirmation) = confirmation else {
             return Ok(subscription);
         };
-        match timeout(config.timeout, confirmation).await {
+        match timeout(config.limits.timeout, confirmation).await {
             Ok(Ok(())) => Ok(subscription),
             Ok(Err(_)) => Err(STEP.interrupted()),
-            Err(_) => Err(STEP.late(config.timeout)),
+            Err(_) => Err(STEP.late(config.limits.timeout)),
         }
     }
 

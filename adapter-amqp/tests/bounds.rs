@@ -6,7 +6,7 @@ mod common;
 use std::{sync::Arc, time::Instant};
 
 use common::*;
-use socketioxide_adapter_amqp::{AmqpTransport, Source};
+use socketioxide_adapter_amqp::{AmqpTransport, Limits, Source};
 use socketioxide_adapter_core::{
     ErrorKind,
     transport::{BufferLimits, Event, Topic, Transport},
@@ -28,7 +28,9 @@ async fn a_reader_that_stands_still_gets_a_count_and_costs_no_memory(server: &Ra
         let slow = config(&server.url())
             .with_prefix("slow")
             .with_source(source.clone())
-            .with_subscription_buffer(BufferLimits::new(100, 1 << 20));
+            .with_limits(
+                Limits::default().with_subscription_buffer(BufferLimits::new(100, 1 << 20)),
+            );
         let slow = AmqpTransport::connect(slow).await.unwrap();
         let mut subscription = slow.subscribe(&topic).await.unwrap();
         let mut witness = slow.subscribe(&Topic::Cluster).await.unwrap();
@@ -58,7 +60,7 @@ async fn a_reader_that_stands_still_gets_a_count_and_costs_no_memory(server: &Ra
 
 async fn payloads_up_to_the_limit_pass_and_larger_ones_are_refused_unsent(server: &RabbitMq) {
     const LIMIT: usize = 1_000;
-    let config = config(&server.url()).with_max_payload(LIMIT);
+    let config = config(&server.url()).with_limits(Limits::default().with_max_payload(LIMIT));
     let node = AmqpTransport::connect(config).await.unwrap();
     let mut subscription = node.subscribe(&Topic::Cluster).await.unwrap();
     let publish = node.publish(&Topic::Cluster, vec![1; LIMIT + 1].into());
@@ -70,7 +72,8 @@ async fn payloads_up_to_the_limit_pass_and_larger_ones_are_refused_unsent(server
 
 async fn a_storm_of_publishes_into_a_frozen_server_is_bounded_and_ends(server: &RabbitMq) {
     const ROOM: usize = 1_000;
-    let config = config(&server.url()).with_publish_buffer(BufferLimits::new(ROOM, 1 << 20));
+    let config = config(&server.url())
+        .with_limits(Limits::default().with_publish_buffer(BufferLimits::new(ROOM, 1 << 20)));
     let node = Arc::new(AmqpTransport::connect(config).await.unwrap());
     server.freeze().unwrap();
     let start = Instant::now();

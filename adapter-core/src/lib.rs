@@ -10,6 +10,7 @@ mod hub;
 mod id;
 pub mod memory;
 mod root_ca;
+pub mod socket;
 mod stats;
 pub mod transport;
 pub mod wire;

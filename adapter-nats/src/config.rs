@@ -5,7 +5,8 @@ use std::{fmt, path::PathBuf, time::Duration};
 use socketioxide_adapter_core::{
     Error, ErrorKind, Result,
     backend::{BackendUrl, RootCa},
-    transport::{Backoff, BufferLimits},
+    socket::Address,
+    transport::Limits,
 };
 
 /// The prefix of all subjects if none is given.
@@ -13,30 +14,8 @@ const PREFIX: &str = "socketioxide";
 /// What an error of the configuration begins with.
 pub(crate) const OPERATION: &str = "nats: config";
 const PORT: u16 = 4222;
-const MIB: usize = 1 << 20;
 /// NATS itself takes at most 64 MiB in one message.
-const PAYLOAD_CEILING: usize = 64 * MIB;
-/// Most publishes that may be set to wait.
-pub(crate) const PUBLISHES: usize = 16_384;
-
-/// One server of a NATS cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
-    /// Name or IP address; with TLS, the server's certificate must be for it.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
-
-/// Shows `host:port`.
-impl fmt::Display for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
-    }
-}
+const PAYLOAD_CEILING: usize = 64 << 20;
 
 /// How to log in. `Debug` shows no secret.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -93,7 +72,7 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self {
             max_age: Duration::from_secs(300),
-            max_bytes: 256 * MIB as u64,
+            max_bytes: 256 << 20,
             replicas: 1,
             in_memory: false,
         }
@@ -106,13 +85,13 @@ impl Default for LogConfig {
 ///
 /// ```
 /// use std::time::Duration;
-/// use socketioxide_adapter_nats::{Auth, NatsConfig};
+/// use socketioxide_adapter_nats::{Auth, Limits, NatsConfig};
 ///
 /// let config = NatsConfig::new("127.0.0.1", 4222)
 ///     .with_server("127.0.0.2", 4222)
 ///     .with_auth(Auth::Token("secret".into()))
 ///     .with_prefix("chat.blue")
-///     .with_timeout(Duration::from_secs(1));
+///     .with_limits(Limits::default().with_timeout(Duration::from_secs(1)));
 /// assert!(!format!("{config:?}").contains("secret"));
 /// ```
 #[derive(Debug, Clone)]
@@ -120,7 +99,7 @@ impl Default for LogConfig {
 #[non_exhaustive]
 pub struct NatsConfig {
     /// The servers of one NATS cluster. They are tried in random order; those that the cluster tells of are added.
-    pub servers: Vec<Server>,
+    pub servers: Vec<Address>,
     /// Speak TLS, trusting these authorities. `None`: only if the server demands it, trusting those of the system.
     pub tls: Option<RootCa>,
     /// How to log in.
@@ -128,21 +107,9 @@ pub struct NatsConfig {
     /// First part of every subject: 1 to 64 letters, digits, `_` and `-` in parts separated by `.`, none of which begins
     /// with `_`. Default `socketioxide`.
     pub prefix: String,
-    /// How long `connect` may take, and each later attempt to reconnect. Default 5 s.
-    pub connect_timeout: Duration,
-    /// How long a publish or a subscribe may take. Default 2 s.
-    pub timeout: Duration,
-    /// Largest payload in bytes. Default 8 MiB, at most 64 MiB; what the server allows is the limit if it is lower, and it
+    /// Deadlines and buffers. A payload can have at most 64 MiB; what the server allows is the limit if it is lower, and it
     /// usually is: NATS comes with 1 MiB.
-    pub max_payload: usize,
-    /// What one subscription holds for a slow reader; beyond it payloads are dropped, counted and reported as
-    /// [`Lagged`](socketioxide_adapter_core::transport::Event::Lagged). Default 65,536 payloads and 16 MiB.
-    pub subscription_buffer: BufferLimits,
-    /// Publishes that wait for the server's answer, all topics together, also those that were given up meanwhile; beyond
-    /// it a publish fails at once with [`Full`](ErrorKind::Full). Default 16,384 payloads, which is also the most, and 64 MiB.
-    pub publish_buffer: BufferLimits,
-    /// Waits between attempts to reconnect. Default 50 ms to 5 s.
-    pub backoff: Backoff,
+    pub limits: Limits,
     /// Keep the frames of namespaces in JetStream, so that a node gets back what it missed; needs the cargo feature
     /// `jetstream`. Default `None`.
     pub log: Option<LogConfig>,
@@ -151,18 +118,12 @@ pub struct NatsConfig {
 impl NatsConfig {
     /// The defaults for a server.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
-        let host = host.into();
         Self {
-            servers: vec![Server { host, port }],
+            servers: vec![Address::new(host, port)],
             tls: None,
             auth: Auth::None,
             prefix: PREFIX.to_owned(),
-            connect_timeout: Duration::from_secs(5),
-            timeout: Duration::from_secs(2),
-            max_payload: 8 * MIB,
-            subscription_buffer: BufferLimits::default(),
-            publish_buffer: BufferLimits::new(PUBLISHES, 64 * MIB),
-            backoff: Backoff::default(),
+            limits: Limits::default(),
             log: None,
         }
     }
@@ -190,8 +151,7 @@ impl NatsConfig {
         if let Some(prefix) = url.take("prefix") {
             config.prefix = prefix;
         }
-        url.read_duration("connect_timeout", &mut config.connect_timeout)?;
-        url.read_duration("timeout", &mut config.timeout)?;
+        config.limits = Limits::take_from(&mut url)?;
         if url.scheme().contains("+jetstream") {
             config.log = Some(log(&mut url)?);
         }
@@ -201,8 +161,7 @@ impl NatsConfig {
 
     /// Adds a server of the same NATS cluster.
     pub fn with_server(mut self, host: impl Into<String>, port: u16) -> Self {
-        let host = host.into();
-        self.servers.push(Server { host, port });
+        self.servers.push(Address::new(host, port));
         self
     }
 
@@ -224,39 +183,9 @@ impl NatsConfig {
         self
     }
 
-    /// Sets how long connecting may take.
-    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
-
-    /// Sets how long a publish or subscribe may take.
-    pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Sets the largest payload in bytes.
-    pub fn with_max_payload(mut self, max_payload: usize) -> Self {
-        self.max_payload = max_payload;
-        self
-    }
-
-    /// Sets what one subscription holds for a slow reader.
-    pub fn with_subscription_buffer(mut self, limits: BufferLimits) -> Self {
-        self.subscription_buffer = limits;
-        self
-    }
-
-    /// Sets how many publishes may wait for the server's answer.
-    pub fn with_publish_buffer(mut self, limits: BufferLimits) -> Self {
-        self.publish_buffer = limits;
-        self
-    }
-
-    /// Sets the waits between attempts to reconnect.
-    pub fn with_backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
+    /// Sets all deadlines and buffers, also those that a URL gave.
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -268,6 +197,7 @@ impl NatsConfig {
 
     /// Checks what the types cannot.
     pub(crate) fn validate(&self) -> Result<()> {
+        self.limits.validate(OPERATION, PAYLOAD_CEILING)?;
         // No part begins with '_': "a._ns.b" would be a prefix inside the subjects of the prefix "a".
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         let part =
@@ -280,20 +210,11 @@ impl NatsConfig {
         if self.servers.is_empty() {
             return Err(invalid("no server"));
         }
-        if self.connect_timeout.is_zero() || self.timeout.is_zero() {
-            return Err(invalid("connect_timeout and timeout must be more than 0"));
-        }
-        if self.max_payload == 0 || self.max_payload > PAYLOAD_CEILING {
-            return Err(invalid("max_payload must be 1 byte to 64 MiB"));
-        }
-        if !(1..=PUBLISHES).contains(&self.publish_buffer.messages) {
-            return Err(invalid("publish_buffer must be 1 to 16,384 payloads"));
-        }
         if let Some(log) = &self.log {
             if log.max_age < Duration::from_secs(1) {
                 return Err(invalid("max_age must be at least 1s"));
             }
-            if log.max_bytes < MIB as u64 || i64::try_from(log.max_bytes).is_err() {
+            if log.max_bytes < 1 << 20 || i64::try_from(log.max_bytes).is_err() {
                 return Err(invalid("max_bytes must be at least 1 MiB"));
             }
             if !(1..=5).contains(&log.replicas) {

@@ -7,11 +7,13 @@ use std::{
 };
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, rustls::ClientConfig};
-use socketioxide_adapter_core::{Error, ErrorKind, Result, backend::RootCa};
+use socketioxide_adapter_core::{
+    Error, ErrorKind, Result, backend::RootCa, socket::client_config, transport::Limits,
+};
 
 use crate::{
-    config::{Auth, NatsConfig, PUBLISHES},
-    error, subjects, tls,
+    config::{Auth, NatsConfig, OPERATION},
+    error, subjects,
 };
 
 /// How often the client asks an idle server for a sign of life. The session asks more often; this is for a connection
@@ -20,7 +22,7 @@ const PING: Duration = Duration::from_secs(2);
 /// Messages of one subscription that the client holds while its reader does not get to run.
 const UNREAD: usize = 65_536;
 /// Commands waiting in the client. More than publishes may wait, so that handing one over never waits.
-const COMMANDS: usize = 2 * PUBLISHES;
+const COMMANDS: usize = 2 * Limits::PUBLISHES;
 /// Most servers remembered from what the cluster told.
 const KNOWN: usize = 64;
 /// Nobody is there. A client whose connection is lost tries this, in vain, and ends.
@@ -39,7 +41,7 @@ impl Connector {
     pub(crate) fn new(config: &NatsConfig) -> Result<Self> {
         let servers: Vec<String> = config.servers.iter().map(ToString::to_string).collect();
         Ok(Self {
-            tls: tls::config(config.tls.as_ref().unwrap_or(&RootCa::System))?,
+            tls: client_config(config.tls.as_ref().unwrap_or(&RootCa::System), OPERATION)?,
             servers: servers.join(","),
             discovered: Mutex::default(),
         })
@@ -75,8 +77,8 @@ impl Connector {
             .max_reconnects(addresses.len())
             .reconnect_delay_callback(|_| Duration::ZERO)
             .ignore_discovered_servers()
-            .connection_timeout(config.connect_timeout / count)
-            .request_timeout(Some(config.timeout))
+            .connection_timeout(config.limits.connect_timeout / count)
+            .request_timeout(Some(config.limits.timeout))
             .ping_interval(PING)
             .subscription_capacity(UNREAD)
             .client_capacity(COMMANDS)

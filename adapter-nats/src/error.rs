@@ -3,9 +3,9 @@
 use std::{error::Error as StdError, io, time::Duration};
 
 use async_nats::{ConnectError, ConnectErrorKind};
-use socketioxide_adapter_core::{Error, ErrorKind};
+use socketioxide_adapter_core::{Error, ErrorKind, socket};
 
-use crate::{config::Auth, tls};
+use crate::config::Auth;
 
 /// What failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(crate) fn from_connect(servers: &str, auth: &Auth, error: &ConnectError) -> 
         ConnectErrorKind::Dns => (ErrorKind::Unavailable, "the name is not known".into()),
         ConnectErrorKind::TimedOut => (ErrorKind::Unavailable, "no answer".into()),
         ConnectErrorKind::Tls | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => source
-            .and_then(tls::explain)
+            .and_then(|error| socket::explain(error, "a plain nats:// server"))
             .unwrap_or_else(|| (ErrorKind::Unavailable, io(source))),
     };
     Step::Connect.error(kind, format!("{servers}: {what}"))

@@ -46,7 +46,6 @@ mod log;
 mod publisher;
 mod session;
 mod subjects;
-mod tls;
 #[cfg_attr(not(feature = "jetstream"), expect(dead_code, reason = "for the log"))]
 mod topics;
 mod transport;
@@ -60,10 +59,14 @@ use socketioxide_adapter_core::{
 };
 
 pub use self::{
-    config::{Auth, LogConfig, NatsConfig, Server},
+    config::{Auth, LogConfig, NatsConfig},
     transport::NatsTransport,
 };
-pub use socketioxide_adapter_core::backend::RootCa;
+pub use socketioxide_adapter_core::{
+    backend::RootCa,
+    socket::Address,
+    transport::{Backoff, BufferLimits, Limits},
+};
 
 /// NATS for a [`Registry`](socketioxide_adapter_core::backend::Registry).
 pub const BACKEND: Backend = Backend {

@@ -174,10 +174,10 @@ impl Publisher {
         answer: oneshot::Receiver<Result<()>>,
         step: Step,
     ) -> Result<()> {
-        match timeout(config.timeout, answer).await {
+        match timeout(config.limits.timeout, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(error::interrupted(step)),
-            Err(_) => Err(error::late(step, config.timeout)),
+            Err(_) => Err(error::late(step, config.limits.timeout)),
         }
     }
 
@@ -202,7 +202,11 @@ impl Publisher {
         if state.denied.contains(&subject) {
             return Err(error::denied(Step::Publish, &subject));
         }
-        let (limits, waiting, bytes) = (config.publish_buffer, state.waiting.len(), payload.len());
+        let (limits, waiting, bytes) = (
+            config.limits.publish_buffer,
+            state.waiting.len(),
+            payload.len(),
+        );
         let fits = waiting < limits.messages && state.bytes + bytes <= limits.bytes;
         if waiting > 0 && !fits {
             let message = format!(

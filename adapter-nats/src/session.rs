@@ -13,12 +13,15 @@ use async_nats::{Client, Event, ServerError, Statistics, Subscriber, connection:
 use futures_util::StreamExt as _;
 use socketioxide_adapter_core::{
     Error, ErrorKind, Result,
-    transport::{Continuity, SessionUp},
+    transport::{
+        Continuity, SessionUp,
+        pulse::{self, SILENT_TICKS, ticks},
+    },
 };
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet, yield_now},
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::task::TaskTracker;
 
@@ -28,13 +31,8 @@ use crate::{
     transport::Shared,
 };
 
-/// How often a session looks for dropped subscriptions and for signs of life.
-const TICK: Duration = Duration::from_millis(500);
-/// A connection is dead after so many ticks in a row without a byte: 2 to 2.5 s. Ticks are counted, not time: if this
-/// process itself stood still, that is one tick, and no proof against the server.
-const SILENT_TICKS: u32 = 4;
-/// … and after so many without an echo, 8 to 8.5 s, also if others are heard: what we send may vanish. It is longer because
-/// an echo comes behind whatever the server holds for us.
+/// A connection is dead after so many ticks without an echo as well, 8 to 8.5 s, also if others are heard: what we send may
+/// vanish. It is longer than without a byte because an echo comes behind whatever the server holds for us.
 const UNHEARD_TICKS: u32 = 16;
 /// A server that is about to stop is left within this time, not by all its clients at once.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -126,31 +124,15 @@ async fn read_log(
 
 /// Asks for a sign of life at each tick, and returns when nothing was received for too long, or nothing of our own.
 async fn silence(shared: &Shared, statistics: &Statistics) {
-    let mut ticks = ticks();
-    let (mut bytes, mut silent) = (0, 0);
-    let (mut echoes, mut unheard) = (0, 0);
-    while silent < SILENT_TICKS && unheard < UNHEARD_TICKS {
-        ticks.tick().await;
+    let received = || {
         shared.publisher.ask();
-        count(
-            &mut silent,
-            &mut bytes,
-            statistics.in_bytes.load(Ordering::Relaxed),
-        );
-        count(&mut unheard, &mut echoes, shared.publisher.echoes());
+        Some(statistics.in_bytes.load(Ordering::Relaxed))
+    };
+    let echoes = || Some(shared.publisher.echoes());
+    tokio::select! {
+        () = pulse::silence(SILENT_TICKS, received) => {}
+        () = pulse::silence(UNHEARD_TICKS, echoes) => {}
     }
-}
-
-/// Counts for how many ticks nothing has changed.
-const fn count(ticks: &mut u32, seen: &mut u64, now: u64) {
-    *ticks = if now == *seen { *ticks + 1 } else { 0 };
-    *seen = now;
-}
-
-fn ticks() -> Interval {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }
 
 fn lost(what: &str) -> Error {

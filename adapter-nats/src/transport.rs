@@ -106,11 +106,11 @@ impl NatsTransport {
     /// Dropping the future ends what it started.
     pub async fn connect(config: NatsConfig) -> Result<Self> {
         config.validate()?;
-        let (backoff, limit) = (config.backoff, config.connect_timeout);
+        let (backoff, limit) = (config.limits.backoff, config.limits.connect_timeout);
         let shared = Shared {
             connector: Connector::new(&config)?,
             log: Log::new(&config)?,
-            max_payload: config.max_payload.into(),
+            max_payload: config.limits.max_payload.into(),
             config,
             topics: Topics::default(),
             publisher: Publisher::default(),
@@ -181,7 +181,7 @@ impl Transport for NatsTransport {
         let Shared { config, topics, .. } = self.0.sessions();
         let subject = self.subject(topic);
         let logged = self.0.sessions().is_logged(&subject);
-        let added = topics.add(subject, logged, config.subscription_buffer);
+        let added = topics.add(subject, logged, config.limits.subscription_buffer);
         let (subscription, confirmation) = added.map_err(|phase| match phase {
             Phase::Closed => error::closed(STEP),
             Phase::Down | Phase::Up => error::down(STEP),
@@ -189,10 +189,10 @@ impl Transport for NatsTransport {
         let Some(confirmation) = confirmation else {
             return Ok(subscription);
         };
-        match timeout(config.timeout, confirmation).await {
+        match timeout(config.limits.timeout, confirmation).await {
             Ok(Ok(answer)) => answer.map(|()| subscription),
             Ok(Err(_)) => Err(error::interrupted(STEP)),
-            Err(_) => Err(error::late(STEP, config.timeout)),
+            Err(_) => Err(error::late(STEP, config.limits.timeout)),
         }
     }
 

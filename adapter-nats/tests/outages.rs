@@ -11,7 +11,7 @@ use std::{
 use common::*;
 use socketioxide_adapter_core::{
     ErrorKind,
-    transport::{BufferLimits, Continuity, Event, LinkState, Topic, Transport},
+    transport::{BufferLimits, Continuity, Event, Limits, LinkState, Topic, Transport},
 };
 use socketioxide_adapter_nats::NatsTransport;
 use socketioxide_broker_lab::Nats;
@@ -109,7 +109,8 @@ async fn a_frozen_server_is_noticed_and_no_call_outlives_its_deadline() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_publishes_into_a_frozen_server_is_bounded_and_ends() {
     let nats = Nats::start().unwrap();
-    let config = config(&nats.url()).with_publish_buffer(BufferLimits::new(1_000, 1 << 20));
+    let config = config(&nats.url())
+        .with_limits(Limits::default().with_publish_buffer(BufferLimits::new(1_000, 1 << 20)));
     let transport = Arc::new(NatsTransport::connect(config).await.unwrap());
     nats.freeze().unwrap();
     let start = Instant::now();

@@ -182,12 +182,12 @@ impl StreamsConfig {
             .with_replay(Replay::WithinRetention)
             .with_confirms(true)
             .with_total_order(true)
-            .with_max_payload(self.redis.max_payload)
+            .with_max_payload(self.redis.limits.max_payload)
     }
 
     /// The longest that a node may be away because of an outage of a moment: what is kept for less is lost by it.
     pub(crate) fn reconnect_window(&self) -> Duration {
-        SILENCE + self.redis.backoff.ceiling + self.redis.connect_timeout
+        SILENCE + self.redis.limits.backoff.ceiling + self.redis.limits.connect_timeout
     }
 
     /// What all nodes of a cluster must have in common.

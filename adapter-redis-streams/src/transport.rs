@@ -141,18 +141,21 @@ impl Transport for RedisStreamsTransport {
             return self.redis.subscribe(topic).await;
         };
         let config = &self.reader.config.redis;
-        let added = self.reader.cursors.add(place, config.subscription_buffer);
+        let added = self
+            .reader
+            .cursors
+            .add(place, config.limits.subscription_buffer);
         let (subscription, confirmation) = added.map_err(|phase| match phase {
             Phase::Closed => error::subscribe(ErrorKind::Closed, "the transport is closed"),
             Phase::Down | Phase::Up => error::subscribe(ErrorKind::LinkDown, "the link is down"),
         })?;
-        match timeout(config.timeout, confirmation).await {
+        match timeout(config.limits.timeout, confirmation).await {
             Ok(Ok(answer)) => answer.map(|()| subscription),
             Ok(Err(_)) => {
                 let lost = "the connection was lost";
                 Err(error::subscribe(ErrorKind::Interrupted, lost))
             }
-            Err(_) => Err(error::late(config.at(), config.timeout)),
+            Err(_) => Err(error::late(config.at(), config.limits.timeout)),
         }
     }
 

@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use socketioxide_adapter_core::transport::{
-    BufferLimits, Continuity, Event, LossCause, Subscription, Transport,
+    BufferLimits, Continuity, Event, Limits, LossCause, Subscription, Transport,
 };
 use socketioxide_adapter_redis_streams::{RedisStreamsTransport, Retention};
 use socketioxide_broker_lab::Redis;
@@ -237,7 +237,7 @@ async fn a_slow_reader_finds_everything_that_is_still_kept_and_an_exact_count_of
     let mut slow = config(&redis.url());
     slow.redis = slow
         .redis
-        .with_subscription_buffer(BufferLimits::new(20, 1 << 20));
+        .with_limits(Limits::default().with_subscription_buffer(BufferLimits::new(20, 1 << 20)));
     let slow = slow.with_retention(Retention::Length(100));
     let slow = RedisStreamsTransport::connect(slow).await.unwrap();
     let mut inbox = slow.subscribe(&chat()).await.unwrap();

@@ -1,11 +1,11 @@
 //! How to reach the servers, and the limits of the transport.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf};
 
 use socketioxide_adapter_core::{
     Error, ErrorKind, Result,
     backend::{BackendUrl, RootCa},
-    transport::{Backoff, BufferLimits},
+    transport::Limits,
 };
 
 /// The prefix of all channels if none is given.
@@ -16,9 +16,6 @@ const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26_379;
 /// Redis itself takes at most 512 MiB in one argument (`proto-max-bulk-len`).
 const PAYLOAD_CEILING: usize = 512 << 20;
-const MIB: usize = 1 << 20;
-/// Most publishes that may be set to wait.
-pub(crate) const PUBLISHES: usize = 16_384;
 
 /// Where the server is.
 #[derive(Clone, PartialEq, Eq)]
@@ -125,12 +122,12 @@ impl fmt::Debug for Topology {
 ///
 /// ```
 /// use std::time::Duration;
-/// use socketioxide_adapter_redis::{Address, RedisConfig};
+/// use socketioxide_adapter_redis::{Address, Limits, RedisConfig};
 ///
 /// let config = RedisConfig::new(Address::Unix("/run/redis/redis.sock".into()))
 ///     .with_credentials("chat", "secret")
 ///     .with_prefix("chat:blue")
-///     .with_timeout(Duration::from_secs(1));
+///     .with_limits(Limits::default().with_timeout(Duration::from_secs(1)));
 /// assert!(!format!("{config:?}").contains("secret"));
 /// ```
 #[derive(Clone)]
@@ -151,21 +148,9 @@ pub struct RedisConfig {
     pub database: u32,
     /// First part of every channel name: 1 to 64 letters, digits, `.`, `_`, `-` and `:`. Default `socketioxide`.
     pub prefix: String,
-    /// How long `connect` may take, and each later attempt to reconnect. Default 5 s.
-    pub connect_timeout: Duration,
-    /// How long a publish or a subscribe may take. Default 2 s.
-    pub timeout: Duration,
-    /// Largest payload in bytes. Default 8 MiB, at most 512 MiB. Four times as much at once makes Redis cut a subscriber
-    /// at its default limits, and what takes longer than 2 s to send looks like a dead link.
-    pub max_payload: usize,
-    /// What one subscription holds for a slow reader; beyond it payloads are dropped, counted and reported as
-    /// [`Lagged`](socketioxide_adapter_core::transport::Event::Lagged). Default 65,536 payloads and 16 MiB.
-    pub subscription_buffer: BufferLimits,
-    /// Publishes that wait for a server's answer, all topics together, also those that were given up meanwhile; beyond
-    /// it a publish fails at once with [`Full`](ErrorKind::Full). Default 16,384 payloads, which is also the most, and 64 MiB.
-    pub publish_buffer: BufferLimits,
-    /// Waits between attempts to reconnect. Default 50 ms to 5 s.
-    pub backoff: Backoff,
+    /// Deadlines and buffers. A payload can have at most 512 MiB; four times as much at once as `max_payload` allows makes
+    /// Redis cut a subscriber at its default limits.
+    pub limits: Limits,
 }
 
 impl RedisConfig {
@@ -197,12 +182,7 @@ impl RedisConfig {
             password: None,
             database: 0,
             prefix: PREFIX.to_owned(),
-            connect_timeout: Duration::from_secs(5),
-            timeout: Duration::from_secs(2),
-            max_payload: 8 * MIB,
-            subscription_buffer: BufferLimits::default(),
-            publish_buffer: BufferLimits::new(PUBLISHES, 64 * MIB),
-            backoff: Backoff::default(),
+            limits: Limits::default(),
         }
     }
 
@@ -279,8 +259,7 @@ impl RedisConfig {
         if let Some(prefix) = url.take("prefix") {
             config.prefix = prefix;
         }
-        url.read_duration("connect_timeout", &mut config.connect_timeout)?;
-        url.read_duration("timeout", &mut config.timeout)?;
+        config.limits = Limits::take_from(&mut url)?;
         url.finish()?;
         if config.addresses.is_empty() {
             return Err(invalid(
@@ -319,39 +298,9 @@ impl RedisConfig {
         self
     }
 
-    /// Sets how long connecting may take.
-    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
-
-    /// Sets how long a publish or subscribe may take.
-    pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Sets the largest payload in bytes.
-    pub fn with_max_payload(mut self, max_payload: usize) -> Self {
-        self.max_payload = max_payload;
-        self
-    }
-
-    /// Sets what one subscription holds for a slow reader.
-    pub fn with_subscription_buffer(mut self, limits: BufferLimits) -> Self {
-        self.subscription_buffer = limits;
-        self
-    }
-
-    /// Sets how many publishes may wait for the server's answer.
-    pub fn with_publish_buffer(mut self, limits: BufferLimits) -> Self {
-        self.publish_buffer = limits;
-        self
-    }
-
-    /// Sets the waits between attempts to reconnect.
-    pub fn with_backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
+    /// Sets all deadlines and buffers, also those that a URL gave.
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -363,11 +312,18 @@ impl RedisConfig {
 
     /// Checks what the types cannot.
     pub(crate) fn validate(&self) -> Result<()> {
+        self.limits.validate(OPERATION, PAYLOAD_CEILING)?;
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
         // No slash: "a:ns/b" would make channels of the prefix "a" and its namespace "/b:…".
         if !(1..=64).contains(&self.prefix.len()) || !self.prefix.chars().all(legal) {
             return Err(invalid(
                 "prefix must be 1 to 64 letters, digits, '.', '_', '-' or ':'",
+            ));
+        }
+        let tls = |address: &Address| matches!(address, Address::Tls { .. });
+        if cfg!(not(feature = "tls")) && self.addresses.iter().any(tls) {
+            return Err(invalid(
+                "rediss:// needs the cargo feature \"tls\" of socketioxide-adapter-redis",
             ));
         }
         if self.username.is_some() && self.password.is_none() {
@@ -383,15 +339,6 @@ impl RedisConfig {
         if self.topology == Topology::Cluster && self.database != 0 {
             return Err(invalid("a Redis Cluster has no database but 0"));
         }
-        if self.connect_timeout.is_zero() || self.timeout.is_zero() {
-            return Err(invalid("connect_timeout and timeout must be more than 0"));
-        }
-        if self.max_payload == 0 || self.max_payload > PAYLOAD_CEILING {
-            return Err(invalid("max_payload must be 1 byte to 512 MiB"));
-        }
-        if !(1..=PUBLISHES).contains(&self.publish_buffer.messages) {
-            return Err(invalid("publish_buffer must be 1 to 16,384 payloads"));
-        }
         Ok(())
     }
 }
@@ -405,12 +352,7 @@ impl fmt::Debug for RedisConfig {
             .field("password", &self.password.as_ref().map(|_| "***"))
             .field("database", &self.database)
             .field("prefix", &self.prefix)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("timeout", &self.timeout)
-            .field("max_payload", &self.max_payload)
-            .field("subscription_buffer", &self.subscription_buffer)
-            .field("publish_buffer", &self.publish_buffer)
-            .field("backoff", &self.backoff)
+            .field("limits", &self.limits)
             .finish()
     }
 }

@@ -15,28 +15,24 @@ use redis::{
     AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, ServerErrorKind, Value,
     aio::{AsyncPushSender, MultiplexedConnection},
 };
-use socketioxide_adapter_core::Result;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
+use socketioxide_adapter_core::{
+    Result,
+    socket::{self, Stream, Tls},
+    transport::Limits,
 };
+use tokio::net::UnixStream;
 use tokio_util::io::InspectReader;
 
 use crate::{
-    config::{Address, PUBLISHES},
+    config::Address,
     error::{self, Step},
-    tls::Tls,
 };
 
 /// Commands waiting in redis-rs. More than publishes may wait, so that handing one over never waits: redis-rs gives
 /// room in its queue to whoever asks next, also past those who are waiting for it.
-const COMMANDS: usize = 2 * PUBLISHES;
+const COMMANDS: usize = 2 * Limits::PUBLISHES;
 /// Written to the socket in one go.
 const WRITE_CHUNK: usize = 64 << 10;
-
-/// A byte stream to the server.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// How to connect and log in: what does not change from one attempt, or one server, to the next.
 #[derive(Debug)]
@@ -110,16 +106,12 @@ impl Client {
     }
 
     async fn stream(&self, address: &Address) -> io::Result<Box<dyn Stream>> {
-        let (host, port) = match address {
-            Address::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
-            Address::Tcp { host, port } | Address::Tls { host, port, .. } => (host, *port),
-        };
-        let tcp = TcpStream::connect((host.as_str(), port)).await?;
-        // No keepalive: the session asks for a sign of life twice a second, which finds more and sooner.
-        tcp.set_nodelay(true)?;
-        match (address, &self.tls) {
-            (Address::Tls { .. }, Some(tls)) => tls.wrap(host, tcp).await,
-            _ => Ok(Box::new(tcp)),
+        match address {
+            Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Address::Tcp { host, port } => socket::connect(host, *port, None).await,
+            Address::Tls { host, port, .. } => {
+                socket::connect(host, *port, self.tls.as_ref()).await
+            }
         }
     }
 }

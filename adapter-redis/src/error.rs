@@ -6,7 +6,7 @@
 use std::{fmt::Display, io, time::Duration};
 
 use redis::{ErrorKind as Redis, RedisError, ServerErrorKind as Server};
-use socketioxide_adapter_core::{Error, ErrorKind};
+use socketioxide_adapter_core::{Error, ErrorKind, socket};
 
 use crate::config::{Address, RedisConfig};
 
@@ -68,7 +68,7 @@ pub(crate) fn silent(config: &RedisConfig, limit: Duration) -> String {
 
 /// An error of the socket while connecting.
 pub(crate) fn from_io(at: impl Display, error: &io::Error) -> Error {
-    let (kind, what) = crate::tls::explain(error).unwrap_or_else(|| {
+    let (kind, what) = socket::explain(error, "a plain redis:// port").unwrap_or_else(|| {
         let what = match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
                 "connection refused, is Redis running there?".to_owned()

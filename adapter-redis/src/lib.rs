@@ -52,9 +52,6 @@ mod publisher;
 mod servers;
 mod session;
 mod slots;
-#[cfg_attr(feature = "tls", path = "tls/enabled.rs")]
-#[cfg_attr(not(feature = "tls"), path = "tls/disabled.rs")]
-mod tls;
 mod topics;
 mod transport;
 
@@ -69,7 +66,10 @@ pub use self::{
     config::{Address, RedisConfig, Topology},
     transport::RedisTransport,
 };
-pub use socketioxide_adapter_core::backend::RootCa;
+pub use socketioxide_adapter_core::{
+    backend::RootCa,
+    transport::{Backoff, BufferLimits, Limits},
+};
 
 /// Redis Pub/Sub, on one server or with sentinels, for a [`Registry`](socketioxide_adapter_core::backend::Registry).
 pub const BACKEND: Backend = Backend {

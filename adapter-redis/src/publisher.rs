@@ -52,15 +52,22 @@ impl Publisher {
         command: &Cmd,
         bytes: usize,
     ) -> Result<RedisResult<Value>> {
-        if bytes > config.max_payload {
-            let message = format!("{bytes} bytes, at most {} are allowed", config.max_payload);
+        if bytes > config.limits.max_payload {
+            let message = format!(
+                "{bytes} bytes, at most {} are allowed",
+                config.limits.max_payload
+            );
             return Err(Step::Publish.error(ErrorKind::TooLarge, message));
         }
         let sent = self.enter(config, bytes)?;
         let mut connection = self.connection.clone();
         let call = unconstrained(connection.send_packed_command(command));
-        let Ok(answer) = timeout(config.timeout, call).await else {
-            return Err(error::late(Step::Publish, &self.address, config.timeout));
+        let Ok(answer) = timeout(config.limits.timeout, call).await else {
+            return Err(error::late(
+                Step::Publish,
+                &self.address,
+                config.limits.timeout,
+            ));
         };
         self.answered(sent);
         Ok(answer.and_then(Value::extract_error))
@@ -86,7 +93,7 @@ impl Publisher {
     /// Takes a place among the unanswered publishes; returns how many have been sent with this one.
     fn enter(&self, config: &RedisConfig, bytes: usize) -> Result<u64> {
         let mut waiting = self.lock();
-        let (limits, count) = (config.publish_buffer, waiting.unanswered.len());
+        let (limits, count) = (config.limits.publish_buffer, waiting.unanswered.len());
         let fits = count < limits.messages && waiting.bytes + bytes <= limits.bytes;
         if count > 0 && !fits {
             let message = format!(

@@ -10,15 +10,14 @@ use std::{
 };
 
 use redis::{Cmd, Value};
-use socketioxide_adapter_core::{Error, ErrorKind, Result};
+use socketioxide_adapter_core::{Error, ErrorKind, Result, socket::Tls};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    config::{Address, RedisConfig, Topology},
+    config::{Address, OPERATION, RedisConfig, Topology},
     connection::{Client, Connection, require_primary},
     error::{self, Step},
     slots::Slots,
-    tls::Tls,
 };
 
 /// How long a sentinel, or a server of the cluster, may take to tell what it knows.
@@ -54,7 +53,7 @@ impl Servers {
             Address::Tls { ca, .. } => Some(ca),
             Address::Tcp { .. } | Address::Unix(_) => None,
         });
-        let tls = ca.map(Tls::new).transpose()?;
+        let tls = ca.map(|ca| Tls::new(ca, OPERATION)).transpose()?;
         let login = (config.username.as_deref(), config.password.as_deref());
         let sentinel_login = match &config.topology {
             Topology::Sentinel {

@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use futures_util::{
@@ -16,12 +15,15 @@ use futures_util::{
 use redis::{Cmd, PushInfo, RedisError, Value, aio::MultiplexedConnection};
 use socketioxide_adapter_core::{
     Error, ErrorKind, Result,
-    transport::{Receipt, SessionUp},
+    transport::{
+        Receipt, SessionUp,
+        pulse::{self, SILENT_TICKS, ticks},
+    },
 };
 use tokio::{
     sync::{Notify, oneshot},
     task::JoinSet,
-    time::{Interval, MissedTickBehavior, interval, timeout},
+    time::timeout,
 };
 use tokio_util::task::TaskTracker;
 
@@ -39,11 +41,6 @@ use crate::{
 
 /// Commands to subscribe that are sent at once.
 const BATCH: usize = 512;
-/// How often a session looks for dropped subscriptions and for signs of life.
-const TICK: Duration = Duration::from_millis(500);
-/// A connection is dead after so many ticks in a row without a byte: 2 to 2.5 s. Ticks are counted, not time: if this
-/// process itself stood still, that is one tick, and no proof against the server.
-const SILENT_TICKS: u32 = 4;
 /// How often a channel is followed to another server at once; then it has time until the next tick.
 const MOVES: u32 = 3;
 
@@ -304,20 +301,10 @@ fn silent(at: &Address) -> Error {
 
 /// Returns when nothing was received for too long.
 async fn silence(received: &AtomicUsize) {
-    let mut ticks = ticks();
-    let (mut seen, mut silent) = (0, 0);
-    while silent < SILENT_TICKS {
-        ticks.tick().await;
-        let now = received.load(Ordering::Relaxed);
-        silent = if now == seen { silent + 1 } else { 0 };
-        seen = now;
-    }
-}
-
-fn ticks() -> Interval {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
+    pulse::silence(SILENT_TICKS, || {
+        Some(received.load(Ordering::Relaxed) as u64)
+    })
+    .await;
 }
 
 /// Keeps the subscriptions of the servers the same as the wanted ones: never two commands for one channel at a time, so
@@ -371,7 +358,7 @@ impl Subscriber<'_> {
         verb: &str,
         channels: &'a [Placed],
     ) -> Result<Vec<(&'a Placed, RedisError)>> {
-        let limit = self.shared.config.timeout;
+        let limit = self.shared.config.limits.timeout;
         let mut refused = Vec::new();
         for batch in channels.chunks(BATCH) {
             let answers = batch.iter().map(async |(server, channel)| {

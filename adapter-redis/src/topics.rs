@@ -93,7 +93,7 @@ impl Topics {
         config: &RedisConfig,
         channel: &[u8],
     ) -> Result<(Subscription, Option<Confirmation>)> {
-        let (sender, subscription) = Subscription::channel(config.subscription_buffer);
+        let (sender, subscription) = Subscription::channel(config.limits.subscription_buffer);
         let mut state = self.lock();
         state.phase.session(Step::Subscribe, config)?;
         let entry = match state.channels.get_mut(channel) {

@@ -93,7 +93,7 @@ impl RedisTransport {
 
     async fn start(config: RedisConfig, companion: Option<Arc<dyn Companion>>) -> Result<Self> {
         config.validate()?;
-        let (backoff, limit) = (config.backoff, config.connect_timeout);
+        let (backoff, limit) = (config.limits.backoff, config.limits.connect_timeout);
         let shared = Shared {
             servers: Servers::new(&config)?,
             config,
@@ -142,7 +142,7 @@ impl Transport for RedisTransport {
         Capabilities::new(Delivery::AtMostOnce)
             .with_confirms(true)
             .with_total_order(true)
-            .with_max_payload(self.0.sessions().config.max_payload)
+            .with_max_payload(self.0.sessions().config.limits.max_payload)
     }
 
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
@@ -160,10 +160,10 @@ impl Transport for RedisTransport {
         let Some(confirmation) = confirmation else {
             return Ok(subscription);
         };
-        match timeout(config.timeout, confirmation).await {
+        match timeout(config.limits.timeout, confirmation).await {
             Ok(Ok(answer)) => answer.map(|()| subscription),
             Ok(Err(_)) => Err(error::interrupted(STEP, config.at())),
-            Err(_) => Err(error::late(STEP, config.at(), config.timeout)),
+            Err(_) => Err(error::late(STEP, config.at(), config.limits.timeout)),
         }
     }
 

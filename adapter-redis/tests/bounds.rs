@@ -12,7 +12,7 @@ use socketioxide_adapter_core::{
     ErrorKind,
     transport::{BufferLimits, Continuity, Event, LinkState, Topic, Transport},
 };
-use socketioxide_adapter_redis::{RedisConfig, RedisTransport};
+use socketioxide_adapter_redis::{Limits, RedisConfig, RedisTransport};
 use socketioxide_broker_lab::{Redis, Reply};
 
 const RESUMED: Event = Event::Resumed(Continuity::Unknown);
@@ -24,9 +24,10 @@ async fn kind(transport: &RedisTransport, payload: Bytes) -> Option<ErrorKind> {
 
 /// Publishes of ten payloads or 1 MiB may wait, and each for 100 ms.
 fn ten_waiting(redis: &Redis) -> RedisConfig {
-    config(&redis.url())
+    let limits = Limits::default()
         .with_publish_buffer(BufferLimits::new(10, 1 << 20))
-        .with_timeout(Duration::from_millis(100))
+        .with_timeout(Duration::from_millis(100));
+    config(&redis.url()).with_limits(limits)
 }
 
 #[tokio::test]
@@ -61,11 +62,9 @@ async fn a_publish_given_up_counts_until_it_is_answered() {
 async fn bytes_for_a_frozen_server_are_bounded_and_free_again_with_the_next_session() {
     const PAYLOAD: usize = 64 << 10;
     let redis = Redis::start().unwrap();
-    let transport = RedisTransport::connect(
-        ten_waiting(&redis).with_publish_buffer(BufferLimits::new(1_000, 1 << 20)),
-    )
-    .await
-    .unwrap();
+    let mut config = ten_waiting(&redis);
+    config.limits.publish_buffer.messages = 1_000;
+    let transport = RedisTransport::connect(config).await.unwrap();
     redis.freeze().unwrap();
     let mut taken = 0;
     let mut refused = 0;
@@ -95,7 +94,7 @@ async fn bytes_for_a_frozen_server_are_bounded_and_free_again_with_the_next_sess
 async fn payloads_up_to_the_limit_pass_and_larger_ones_are_refused_unsent() {
     const LIMIT: usize = 1_000;
     let redis = Redis::start().unwrap();
-    let config = config(&redis.url()).with_max_payload(LIMIT);
+    let config = config(&redis.url()).with_limits(Limits::default().with_max_payload(LIMIT));
     let transport = RedisTransport::connect(config).await.unwrap();
     let mut subscription = transport.subscribe(&Topic::Cluster).await.unwrap();
     let refused = Some(ErrorKind::TooLarge);

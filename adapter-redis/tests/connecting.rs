@@ -11,7 +11,7 @@ use socketioxide_adapter_core::{
     backend::{BackendUrl, Registry},
     transport::{BufferLimits, Event, LinkState, Topic, Transport},
 };
-use socketioxide_adapter_redis::{Address, BACKEND, RedisConfig, RedisTransport};
+use socketioxide_adapter_redis::{Address, BACKEND, Limits, RedisConfig, RedisTransport};
 use socketioxide_broker_lab::{ClientKind, Redis};
 
 const SECRET: &str = "s3cr3t";
@@ -39,7 +39,7 @@ async fn refused(config: RedisConfig) -> (ErrorKind, String) {
 }
 
 fn soonish(url: &str) -> RedisConfig {
-    config(url).with_connect_timeout(Duration::from_millis(500))
+    config(url).with_limits(Limits::default().with_connect_timeout(Duration::from_millis(500)))
 }
 
 #[tokio::test]
@@ -394,16 +394,28 @@ async fn settings_that_cannot_work_are_refused_before_anything_is_sent() {
         (tcp().with_prefix(""), "prefix"),
         (tcp().with_prefix("a/b"), "prefix"),
         (tcp().with_prefix("a".repeat(65)), "prefix"),
-        (tcp().with_timeout(Duration::ZERO), "timeout"),
-        (tcp().with_connect_timeout(Duration::ZERO), "timeout"),
-        (tcp().with_max_payload(0), "max_payload"),
-        (tcp().with_max_payload(600 << 20), "max_payload"),
         (
-            tcp().with_publish_buffer(BufferLimits::new(0, 1)),
+            tcp().with_limits(Limits::default().with_timeout(Duration::ZERO)),
+            "timeout",
+        ),
+        (
+            tcp().with_limits(Limits::default().with_connect_timeout(Duration::ZERO)),
+            "timeout",
+        ),
+        (
+            tcp().with_limits(Limits::default().with_max_payload(0)),
+            "max_payload",
+        ),
+        (
+            tcp().with_limits(Limits::default().with_max_payload(600 << 20)),
+            "max_payload",
+        ),
+        (
+            tcp().with_limits(Limits::default().with_publish_buffer(BufferLimits::new(0, 1))),
             "publish_buffer",
         ),
         (
-            tcp().with_publish_buffer(BufferLimits::new(20_000, 1)),
+            tcp().with_limits(Limits::default().with_publish_buffer(BufferLimits::new(20_000, 1))),
             "publish_buffer",
         ),
     ];

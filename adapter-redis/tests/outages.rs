@@ -11,7 +11,7 @@ use std::{
 use common::*;
 use socketioxide_adapter_core::{
     ErrorKind,
-    transport::{BufferLimits, Continuity, Event, LinkState, Topic, Transport},
+    transport::{BufferLimits, Continuity, Event, Limits, LinkState, Topic, Transport},
 };
 use socketioxide_adapter_redis::RedisTransport;
 use socketioxide_broker_lab::{ClientKind, Redis};
@@ -219,7 +219,9 @@ async fn a_subscriber_that_the_server_cut_off_for_its_backlog_is_told() {
         .start()
         .unwrap();
     // Room for all of the flood, so that what is missing is missing at the server.
-    let roomy = config(&redis.url()).with_subscription_buffer(BufferLimits::new(10_000, 64 << 20));
+    let roomy = config(&redis.url()).with_limits(
+        Limits::default().with_subscription_buffer(BufferLimits::new(10_000, 64 << 20)),
+    );
     let transport = RedisTransport::connect(roomy).await.unwrap();
     let publisher = connect(&redis).await;
     let topic = namespace("/flood");

@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use socketioxide_adapter_amqp::{Address, AmqpConfig, AmqpTransport, Source};
+use socketioxide_adapter_amqp::{Address, AmqpConfig, AmqpTransport, Limits, Source};
 use socketioxide_adapter_conformance::{Ability, Faults, Lab, LabResult};
 use socketioxide_adapter_core::transport::Transport;
 use socketioxide_broker_lab::RabbitMq;
@@ -97,7 +97,7 @@ impl Lab for RabbitLab {
             .with_source(self.source())
             // Below the deadline of calls that the suite knows. Each binding of a durable queue is a transaction on the
             // broker's disk, and a case asks for hundreds at once.
-            .with_timeout(Duration::from_secs(5));
+            .with_limits(Limits::default().with_timeout(Duration::from_secs(5)));
         Ok(Arc::new(AmqpTransport::connect(config).await?))
     }
 }

@@ -14,13 +14,16 @@
 //! * **Loss is visible.** After each reconnect every subscription yields [`Event::Resumed`]; a full buffer drops, counts
 //!   and yields [`Event::Lagged`].
 //!
-//! Everything but the wire protocol of the broker is provided: [`supervise()`] runs the reconnect loop, [`Connected`] runs it from connect to close, [`link()`] makes the
-//! link state, [`Subscription::channel`] the bounded buffer. The in-memory transport in [`memory`](crate::memory) is a
+//! Everything but the wire protocol of the broker is provided: [`supervise()`] runs the reconnect loop, [`Connected`] runs
+//! it from connect to close, [`link()`] makes the link state, [`Subscription::channel`] the bounded buffer, [`pulse`] notices
+//! that a connection is dead, [`socket`](crate::socket) opens it. The in-memory transport in [`memory`](crate::memory) is a
 //! complete one to read.
 
 mod backoff;
 mod capabilities;
+mod limits;
 mod link;
+pub mod pulse;
 mod sessions;
 mod subscription;
 mod supervise;
@@ -34,6 +37,7 @@ use bytes::Bytes;
 pub use self::{
     backoff::Backoff,
     capabilities::{Capabilities, Delivery, Replay},
+    limits::Limits,
     link::{LinkSender, LinkState, LinkStatus, LinkWatch, link},
     sessions::{Connected, Sessions},
     subscription::{BufferLimits, Continuity, Event, LossCause, Subscription, SubscriptionSender},

@@ -85,7 +85,7 @@ impl Log {
 
     /// Finds or makes the stream, says what was missed, and makes a consumer for the rest.
     pub(crate) async fn open(&self, client: &Client, config: &NatsConfig) -> Result<Opened<'_>> {
-        let builder = ContextBuilder::new().timeout(config.timeout);
+        let builder = ContextBuilder::new().timeout(config.limits.timeout);
         let api = Api(builder.build(client.clone()));
         let name = &self.stream;
         let wanted = self.wanted(&config.prefix);
