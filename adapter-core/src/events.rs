@@ -51,6 +51,16 @@ pub enum ClusterEvent {
         /// Why, as far as this node can tell.
         cause: LossCause,
     },
+    /// The broker no longer has all that this node missed in a namespace while it was cut off. What nodes that still live
+    /// had sent is told as [`Gap`](Self::Gap) as well, exactly; what others had sent, by this alone.
+    HistoryLost {
+        /// The namespace.
+        namespace: Str,
+        /// How many payloads, each of one or more envelopes, where the broker tells.
+        payloads: Option<u64>,
+        /// Why.
+        cause: LossCause,
+    },
     /// Envelopes of this node that were taken into the lane could not be handed to the broker in time. One that may have
     /// reached the broker is not among them: the peers that miss it report it, as [`Gap`](Self::Gap).
     Unsent {
@@ -103,6 +113,18 @@ impl fmt::Display for ClusterEvent {
                 f,
                 "{count} messages of node {origin} in {namespace} were lost ({cause:?})"
             ),
+            Self::HistoryLost {
+                namespace,
+                payloads,
+                cause,
+            } => {
+                write!(f, "the broker no longer has ")?;
+                match payloads {
+                    Some(count) => write!(f, "{count} payloads")?,
+                    None => write!(f, "some")?,
+                }
+                write!(f, " of what was missed in {namespace} ({cause:?})")
+            }
             Self::Unsent {
                 namespace,
                 count,

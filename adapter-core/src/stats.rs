@@ -45,6 +45,8 @@ counters! {
     duplicates_dropped,
     /// Envelopes of peers that were lost; each is part of a `Gap` event.
     envelopes_lost,
+    /// Times that the broker no longer had what a namespace had missed; each is a `HistoryLost` event.
+    histories_lost,
     /// Payloads dropped by a full buffer of the transport, before their content was known.
     payloads_overflowed,
     /// Frames dropped because they were not of this protocol, damaged or of an unknown kind.

@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use super::{replay::OfTopic, shared::Shared};
 use crate::{
     error::Result,
+    events::ClusterEvent,
     id::NodeId,
     transport::{Continuity, Event, LinkState, LinkWatch, LossCause, Receipt, Subscription, Topic},
     wire::{Frame, FrameHead, FrameKind, LaneId},
@@ -369,6 +370,7 @@ impl Reader {
                 self.cause = match continuity {
                     Continuity::Lost { count, cause } => {
                         warn!(topic = %self.topic, ?count, ?cause, "the broker no longer has what was missed");
+                        self.tell_history_lost(count, cause);
                         cause
                     }
                     Continuity::Unbroken { .. } | Continuity::Unknown => LossCause::LinkDown,
@@ -385,6 +387,18 @@ impl Reader {
                 self.send_probe();
                 None
             }
+        }
+    }
+
+    /// Who had sent it may be gone, and then no sequence number will tell.
+    fn tell_history_lost(&self, payloads: Option<u64>, cause: LossCause) {
+        if let Topic::Namespace(namespace) = &self.topic {
+            self.shared.counters.histories_lost.inc();
+            self.shared.emit(ClusterEvent::HistoryLost {
+                namespace: namespace.clone(),
+                payloads,
+                cause,
+            });
         }
     }
 

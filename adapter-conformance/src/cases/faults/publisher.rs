@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
-use socketioxide::{BroadcastError, SocketIo};
+use socketioxide::{BroadcastError, SocketError, SocketIo};
 use tokio::{
     sync::watch,
     task::{JoinSet, yield_now},
@@ -269,18 +269,12 @@ impl Desk {
     }
 
     fn conclude(&self, (entry, start, hurry, outcome): Outcome) {
-        let attempt = match outcome {
-            Ok(()) => Attempt::Accepted,
-            Err(error) => match kind_of(error) {
-                Ok(kind) => kind.outcome().into(),
-                Err(failure) => {
-                    let broken = &self.tally.broken;
-                    let mut broken = broken.lock().unwrap_or_else(PoisonError::into_inner);
-                    broken.get_or_insert(failure.to_string());
-                    Attempt::Unknown
-                }
-            },
-        };
+        let attempt = attempt(outcome).unwrap_or_else(|failure| {
+            let broken = &self.tally.broken;
+            let mut broken = broken.lock().unwrap_or_else(PoisonError::into_inner);
+            broken.get_or_insert(failure.to_string());
+            Attempt::Unknown
+        });
         self.ledger.concludes(entry, attempt);
         let count = match attempt {
             Attempt::Accepted => &self.tally.accepted,
@@ -290,5 +284,33 @@ impl Desk {
         let took = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.tally.longest_call_ms.fetch_max(took, Relaxed);
         self.tally.done_at_once.fetch_add(u64::from(hurry), Relaxed);
+    }
+}
+
+/// What an emit came to for the other nodes. What they did not get is told first: an error about sockets of this node says
+/// that the cluster has taken it. They are closed one after the other when a node leaves amid its load.
+fn attempt(outcome: Result<(), BroadcastError>) -> Verdict<Attempt> {
+    let is_closed = |error: &SocketError| matches!(error, SocketError::Closed);
+    match outcome {
+        Ok(()) => Ok(Attempt::Accepted),
+        Err(BroadcastError::Socket(errors)) if errors.iter().all(is_closed) => {
+            Ok(Attempt::Accepted)
+        }
+        Err(error) => kind_of(error).map(|kind| kind.outcome().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_closes_is_no_failure_of_the_cluster_but_a_full_one_is_told() {
+        let closed = || vec![SocketError::Closed, SocketError::Closed];
+        let outcome = attempt(Err(BroadcastError::Socket(closed())));
+        assert!(matches!(outcome, Ok(Attempt::Accepted)));
+        let mut full = closed();
+        full.push(SocketError::InternalChannelFull);
+        assert!(attempt(Err(BroadcastError::Socket(full))).is_err());
     }
 }
