@@ -2,72 +2,32 @@
 
 use socketioxide_adapter_core::{Cluster, ClusterConfig, Result, backend::Registry, memory};
 
+/// A backend on each line: its cargo feature, its constant, and the schemes of its URLs, which must be known also where it
+/// is not compiled in.
+macro_rules! registry {
+    ($($feature:literal, $backend:path, [$($scheme:literal),+];)+) => {{
+        let registry = Registry::new().with(memory::BACKEND);
+        $(
+            #[cfg(feature = $feature)]
+            let registry = registry.with($backend);
+            #[cfg(not(feature = $feature))]
+            let registry = registry.with_disabled($feature, &[$($scheme),+]);
+        )+
+        registry
+    }};
+}
+
 /// All backends of this build. Add your own with [`Registry::with`].
 pub fn registry() -> Registry {
-    let registry = Registry::new().with(memory::BACKEND);
-    #[cfg(feature = "redis")]
-    let registry = registry.with(socketioxide_adapter_redis::BACKEND);
-    #[cfg(not(feature = "redis"))]
-    let registry = registry.with_disabled(
-        "redis",
-        &[
-            "redis",
-            "rediss",
-            "redis+unix",
-            "redis+sentinel",
-            "rediss+sentinel",
-            "valkey",
-            "valkeys",
-            "valkey+unix",
-            "valkey+sentinel",
-            "valkeys+sentinel",
-        ],
-    );
-    #[cfg(feature = "redis-cluster")]
-    let registry = registry.with(socketioxide_adapter_redis::CLUSTER_BACKEND);
-    #[cfg(not(feature = "redis-cluster"))]
-    let registry = registry.with_disabled(
-        "redis-cluster",
-        &[
-            "redis+cluster",
-            "rediss+cluster",
-            "valkey+cluster",
-            "valkeys+cluster",
-        ],
-    );
-    #[cfg(feature = "redis-streams")]
-    let registry = registry.with(socketioxide_adapter_redis_streams::BACKEND);
-    #[cfg(not(feature = "redis-streams"))]
-    let registry = registry.with_disabled(
-        "redis-streams",
-        &[
-            "redis+streams",
-            "rediss+streams",
-            "redis+sentinel+streams",
-            "rediss+sentinel+streams",
-            "valkey+streams",
-            "valkeys+streams",
-            "valkey+sentinel+streams",
-            "valkeys+sentinel+streams",
-        ],
-    );
-    #[cfg(feature = "amqp")]
-    let registry = registry.with(socketioxide_adapter_amqp::BACKEND);
-    #[cfg(not(feature = "amqp"))]
-    let registry = registry.with_disabled("amqp", &["amqp", "amqps"]);
-    #[cfg(feature = "rabbitmq-streams")]
-    let registry = registry.with(socketioxide_adapter_amqp::STREAMS_BACKEND);
-    #[cfg(not(feature = "rabbitmq-streams"))]
-    let registry = registry.with_disabled("rabbitmq-streams", &["amqp+streams", "amqps+streams"]);
-    #[cfg(feature = "nats")]
-    let registry = registry.with(socketioxide_adapter_nats::BACKEND);
-    #[cfg(not(feature = "nats"))]
-    let registry = registry.with_disabled("nats", &["nats", "nats+tls"]);
-    #[cfg(feature = "jetstream")]
-    let registry = registry.with(socketioxide_adapter_nats::JETSTREAM);
-    #[cfg(not(feature = "jetstream"))]
-    let registry = registry.with_disabled("jetstream", &["nats+jetstream", "nats+jetstream+tls"]);
-    registry
+    registry! {
+        "redis", socketioxide_adapter_redis::BACKEND, ["redis", "rediss", "redis+unix", "redis+sentinel", "rediss+sentinel", "valkey", "valkeys", "valkey+unix", "valkey+sentinel", "valkeys+sentinel"];
+        "redis-cluster", socketioxide_adapter_redis_cluster::BACKEND, ["redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster"];
+        "redis-streams", socketioxide_adapter_redis_streams::BACKEND, ["redis+streams", "rediss+streams", "redis+sentinel+streams", "rediss+sentinel+streams", "valkey+streams", "valkeys+streams", "valkey+sentinel+streams", "valkeys+sentinel+streams"];
+        "nats", socketioxide_adapter_nats::BACKEND, ["nats", "nats+tls"];
+        "jetstream", socketioxide_adapter_jetstream::BACKEND, ["nats+jetstream", "nats+jetstream+tls"];
+        "amqp", socketioxide_adapter_amqp::BACKEND, ["amqp", "amqps"];
+        "rabbitmq-streams", socketioxide_adapter_rabbitmq_streams::BACKEND, ["amqp+streams", "amqps+streams"];
+    }
 }
 
 /// Connects to the broker that `url` names, with the default settings.

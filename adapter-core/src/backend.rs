@@ -11,10 +11,20 @@ use crate::{
     transport::Transport,
 };
 
-pub use crate::root_ca::RootCa;
+pub use crate::{endpoint::Endpoint, root_ca::RootCa};
 
 /// A connecting transport.
 pub type Connecting = Pin<Box<dyn Future<Output = Result<Arc<dyn Transport>>> + Send>>;
+
+/// What [`Backend::connect`] returns, of a future that makes a transport.
+pub fn connecting<T: Transport>(
+    connect: impl Future<Output = Result<T>> + Send + 'static,
+) -> Connecting {
+    Box::pin(async {
+        let transport: Arc<dyn Transport> = Arc::new(connect.await?);
+        Ok(transport)
+    })
+}
 
 /// Describes one backend: which URLs it takes and how it connects. Every backend crate exports one constant of it.
 #[derive(Debug, Clone, Copy)]

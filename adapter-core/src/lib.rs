@@ -4,6 +4,7 @@ mod adapter;
 pub mod backend;
 mod cluster;
 mod config;
+mod endpoint;
 mod error;
 mod events;
 mod hub;

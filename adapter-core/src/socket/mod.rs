@@ -2,13 +2,15 @@
 //!
 //! For backends whose client takes any stream, or a configuration of rustls. TLS needs the cargo feature `tls`.
 
+mod address;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "no_tls.rs"]
 mod tls;
+mod wire;
 
-use std::{fmt, io};
+use std::{error::Error as StdError, io};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -17,51 +19,18 @@ use tokio::{
 
 #[cfg(feature = "tls")]
 pub use self::tls::client_config;
-pub use self::tls::{Tls, explain};
-
-/// Where a server is.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Address {
-    /// Name or IP address; with TLS, the server's certificate must be for it.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
-
-impl Address {
-    /// A server by its name or IP address and its port.
-    pub fn new(host: impl Into<String>, port: u16) -> Self {
-        Self {
-            host: host.into(),
-            port,
-        }
-    }
-}
-
-/// Shows `host:port`.
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') {
-            write!(f, "[{host}]:{port}")
-        } else {
-            write!(f, "{host}:{port}")
-        }
-    }
-}
-
-impl fmt::Debug for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
+pub use self::{
+    address::Address,
+    tls::Tls,
+    wire::{Received, Wire},
+};
+use crate::error::ErrorKind;
 
 /// A byte stream in both directions.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Connects to a name or IP address, and speaks TLS if that is wanted; the certificate must then be for that name.
+/// Connects, and speaks TLS if that is wanted; the certificate must then be for the host of the address.
 ///
 /// Has no deadline of its own: the reconnect loop has. Sets no keepalive: a session that asks for a sign of life twice a
 /// second finds more, and sooner.
@@ -71,11 +40,44 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.
-pub async fn connect(host: &str, port: u16, tls: Option<&Tls>) -> io::Result<Box<dyn Stream>> {
-    let tcp = TcpStream::connect((host, port)).await?;
-    tcp.set_nodelay(true)?;
-    match tls {
-        Some(tls) => tls.wrap(host, tcp).await,
-        None => Ok(Box::new(tcp)),
+pub async fn connect(address: &Address, tls: Option<&Tls>) -> io::Result<Wire> {
+    let stream: Box<dyn Stream> = match address {
+        Address::Tcp { host, port } => {
+            let tcp = TcpStream::connect((host.as_str(), *port)).await?;
+            tcp.set_nodelay(true)?;
+            match tls {
+                Some(tls) => tls.wrap(host, tcp).await?,
+                None => Box::new(tcp),
+            }
+        }
+        #[cfg(unix)]
+        Address::Unix(path) => Box::new(tokio::net::UnixStream::connect(path).await?),
+        #[cfg(not(unix))]
+        Address::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
+    };
+    Ok(Wire::new(stream))
+}
+
+/// What an error while connecting means, and what to do. `server` is what should be there, as `Redis`; `plain` what may be
+/// there instead of TLS, as `a plain redis:// port`. An error that is not of the socket or of TLS is shown as it is.
+pub fn explain(
+    error: &(dyn StdError + 'static),
+    server: &str,
+    plain: &'static str,
+) -> (ErrorKind, String) {
+    if let Some(explained) = tls::explain(error, plain) {
+        return explained;
     }
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    let what = match kind {
+        // A unix socket that is not there is not found.
+        Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+            format!("connection refused, is {server} running there?")
+        }
+        Some(io::ErrorKind::PermissionDenied) => {
+            "the socket file cannot be opened by this user".to_owned()
+        }
+        _ => error.to_string(),
+    };
+    (ErrorKind::Unavailable, what)
 }

@@ -31,7 +31,7 @@ impl Tls {
 }
 
 /// `None`: no error can come from TLS.
-pub fn explain(
+pub(super) fn explain(
     _error: &(dyn StdError + 'static),
     _other: &'static str,
 ) -> Option<(ErrorKind, String)> {

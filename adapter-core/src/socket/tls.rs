@@ -83,7 +83,7 @@ fn add_pem(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), &'static str> {
 
 /// What an error of TLS while connecting means; `None` if it is none. `other` is what may be there instead, as `a plain
 /// redis:// port`.
-pub fn explain(
+pub(super) fn explain(
     error: &(dyn StdError + 'static),
     other: &'static str,
 ) -> Option<(ErrorKind, String)> {

@@ -14,20 +14,24 @@
 //! * **Loss is visible.** After each reconnect every subscription yields [`Event::Resumed`]; a full buffer drops, counts
 //!   and yields [`Event::Lagged`].
 //!
-//! Everything but the wire protocol of the broker is provided: [`supervise()`] runs the reconnect loop, [`Connected`] runs
-//! it from connect to close, [`link()`] makes the link state, [`Subscription::channel`] the bounded buffer, [`pulse`] notices
-//! that a connection is dead, [`socket`](crate::socket) opens it. The in-memory transport in [`memory`](crate::memory) is a
-//! complete one to read.
+//! Everything but the wire protocol of the broker is provided. Write a [`Driver`], and [`Connected`] makes a transport of it:
+//! the reconnect loop from connect to close, deadlines, and the calls. [`Topics`] is the table of what is wanted, [`Budget`]
+//! bounds what waits to be answered, [`pulse`] notices that a connection is dead, [`socket`](crate::socket) opens it. Or
+//! take the parts: [`supervise()`], [`link()`], [`Subscription::channel`]. The in-memory transport in
+//! [`memory`](crate::memory) is a complete one to read.
 
 mod backoff;
+mod budget;
 mod capabilities;
+mod driver;
 mod limits;
 mod link;
 pub mod pulse;
-mod sessions;
+mod step;
 mod subscription;
 mod supervise;
 mod topic;
+mod topics;
 
 use std::{fmt, sync::Arc};
 
@@ -36,13 +40,16 @@ use bytes::Bytes;
 
 pub use self::{
     backoff::Backoff,
+    budget::{Budget, Permit},
     capabilities::{Capabilities, Delivery, Replay},
+    driver::{Connected, Driver},
     limits::Limits,
     link::{LinkSender, LinkState, LinkStatus, LinkWatch, link},
-    sessions::{Connected, Sessions},
+    step::Step,
     subscription::{BufferLimits, Continuity, Event, LossCause, Subscription, SubscriptionSender},
     supervise::{SessionUp, Supervisor, supervise},
     topic::Topic,
+    topics::{Differences, Name, Topics},
 };
 use crate::error::Result;
 

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use sha2::{Digest as _, Sha256};
 use socketioxide_core::Str;
 
 use crate::id::NodeId;
@@ -40,6 +41,22 @@ impl Topic {
         }
         token
     }
+
+    /// The [token](Self::token), or, where it has more than `longest` bytes, its beginning, a `~` and its SHA-256 in
+    /// hexadecimal, which are `longest` bytes together: for brokers whose names are short. `longest` is at least 65.
+    pub fn short_token(&self, longest: usize) -> String {
+        let mut token = self.token();
+        if token.len() > longest {
+            let digest = Sha256::digest(token.as_bytes());
+            token.truncate(longest.saturating_sub(65));
+            // No token has this character.
+            token.push('~');
+            for byte in digest {
+                let _ = write!(token, "{byte:02x}");
+            }
+        }
+        token
+    }
 }
 
 /// Human-readable and injective: `cluster`, `node/<id>`, `ns/<path>` (the path's own leading slash is the separator;
@@ -72,5 +89,17 @@ mod tests {
         let tokens: HashSet<_> = topics.iter().map(Topic::token).collect();
         let names: HashSet<_> = topics.iter().map(Topic::to_string).collect();
         assert_eq!((tokens.len(), names.len()), (topics.len(), topics.len()));
+    }
+    #[test]
+    fn a_long_token_is_cut_and_stays_different_from_others() {
+        let path = |end: char| format!("/{}{end}", "x".repeat(200));
+        let [a, b] = ['a', 'b'].map(|end| Topic::Namespace(path(end).into()).short_token(200));
+        assert_ne!(a, b);
+        assert_eq!(
+            (a.len(), a.split_once('~').map(|(head, _)| head.len())),
+            (200, Some(135))
+        );
+        let short = Topic::Namespace("/a.b".into());
+        assert_eq!(short.short_token(200), short.token());
     }
 }

@@ -1,0 +1,87 @@
+//! How much may wait for the broker's answer at once.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{BufferLimits, Step};
+use crate::error::{Error, ErrorKind};
+
+/// What all publishes together may hold until the broker has answered. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    limits: BufferLimits,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    messages: usize,
+    bytes: usize,
+}
+
+/// The place of one publish. Dropping it makes room for another.
+#[derive(Debug)]
+#[must_use]
+pub struct Permit {
+    bytes: usize,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+impl Budget {
+    /// An empty one; at least one payload always fits.
+    pub fn new(limits: BufferLimits) -> Self {
+        Self {
+            limits,
+            waiting: Arc::default(),
+        }
+    }
+
+    /// Takes a place for a payload of so many bytes. Keep it as long as anybody holds the payload, also the client library.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] from the transport of this name.
+    pub fn take(&self, name: &str, bytes: usize) -> Result<Permit, Error> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = waiting.messages < self.limits.messages
+            && waiting.bytes.saturating_add(bytes) <= self.limits.bytes;
+        if waiting.messages > 0 && !fits {
+            let Waiting { messages, bytes } = *waiting;
+            let message =
+                format!("{messages} publishes ({bytes} bytes) already wait for the broker");
+            return Err(Step::Publish.error(name, ErrorKind::Full, message));
+        }
+        waiting.messages += 1;
+        waiting.bytes += bytes;
+        Ok(Permit {
+            bytes,
+            waiting: self.waiting.clone(),
+        })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.messages -= 1;
+        waiting.bytes -= self.bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_limits_hold_one_payload_always_fits_and_dropping_makes_room() {
+        let budget = Budget::new(BufferLimits::new(2, 10));
+        let large = budget.take("x", 11).unwrap();
+        assert_eq!(budget.take("x", 0).unwrap_err().kind(), ErrorKind::Full);
+        drop(large);
+        let both = (budget.take("x", 9).unwrap(), budget.take("x", 1).unwrap());
+        let full = budget.take("x", 0).unwrap_err();
+        let says = "x: publish: 2 publishes (10 bytes) already wait for the broker";
+        assert_eq!(full.to_string(), says);
+        drop(both);
+        let _small = budget.take("x", 1).unwrap();
+        assert!(budget.take("x", 10).is_err());
+    }
+}

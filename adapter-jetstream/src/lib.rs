@@ -1,0 +1,1 @@
+//! NATS JetStream transport for socketioxide-adapter: gives back what a node missed.

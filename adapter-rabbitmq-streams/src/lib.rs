@@ -1,0 +1,1 @@
+//! RabbitMQ stream transport for socketioxide-adapter: gives back what a node missed.

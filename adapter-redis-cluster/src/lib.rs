@@ -1,0 +1,1 @@
+//! Redis Cluster transport for socketioxide-adapter, by sharded Pub/Sub.
