@@ -29,11 +29,6 @@ impl Frame {
         bytes.freeze()
     }
 
-    /// The bytes of a frame that is only to come back.
-    pub fn ping(client: u64) -> Bytes {
-        Self::encode(client, "", b"")
-    }
-
     /// Reads the next frame of a connection.
     ///
     /// # Errors

@@ -3,98 +3,79 @@
 use std::{
     convert::Infallible,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use socketioxide_adapter_core::{
-    Error, ErrorKind, Result,
+    ErrorKind, Result,
+    backend::Endpoint,
     transport::{
-        Backoff, BufferLimits, Capabilities, Connected, Continuity, Delivery, LinkState, LinkWatch,
-        Receipt, SessionUp, Sessions, Subscription, SubscriptionSender, Topic, Transport,
+        Capabilities, Connected, Continuity, Delivery, Driver, Limits, Name, Receipt, SessionUp,
+        Step, Topic, Topics,
+        pulse::{SILENT_TICKS, TICK, ticks},
     },
 };
 use tokio::{
     net::TcpStream,
     sync::{mpsc, mpsc::error::TrySendError, oneshot},
-    time::{Instant, interval, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 
 use crate::protocol::{Frame, framed};
 
-/// Every call, and every attempt to connect, ends by then.
-const CALL: Duration = Duration::from_secs(5);
-/// The hub is asked for a sign of life this often; a connection on which nothing of ours comes back for four times as long is
-/// dead. What others send proves nothing about the way to the hub.
-const PING: Duration = Duration::from_millis(500);
+const NAME: &str = "hub";
 /// How many frames may wait to be sent, and how many to come back. The next one is refused.
 const WAITING: usize = 1_024;
 
 /// A connection to a hub. Dropping it closes it.
-#[derive(Debug)]
-pub struct HubTransport(Connected<Hub>);
+pub type HubTransport = Connected<Hub>;
 
 /// What outlives a session.
 #[derive(Debug)]
-struct Hub {
-    address: String,
-    prefix: String,
-    client: u64,
+pub struct Hub {
+    endpoint: Endpoint,
+    topics: Topics,
     /// Leads to the present session, which has ended if nobody receives.
-    queue: Mutex<mpsc::Sender<Request>>,
-    /// What is wanted in every session: the name of a topic, and where its payloads go.
-    subscriptions: Mutex<Vec<Wanted>>,
+    queue: Mutex<mpsc::Sender<Outgoing>>,
 }
 
-type Wanted = (String, SubscriptionSender);
-/// A frame to send; once it has come back, who is told, and what is wanted from then on.
-type Request = (Bytes, oneshot::Sender<()>, Option<Wanted>);
-
-impl HubTransport {
-    /// Connects to the hub at `address`, a host and a port. Transports with the same `prefix` are one cluster.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unavailable`] if no hub answers within 5 s.
-    pub async fn connect(address: &str, prefix: &str) -> Result<Self> {
-        let hub = Hub {
-            address: address.to_owned(),
-            // With the length in front, no two pairs of prefix and topic have the same name.
-            prefix: format!("{}:{prefix}:", prefix.len()),
-            client: fastrand::u64(..),
-            queue: Mutex::new(mpsc::channel(1).0), // nobody receives
-            subscriptions: Mutex::default(),
-        };
-        let connected = Connected::start("hub", hub, Backoff::default(), CALL);
-        connected.await.map(Self)
-    }
-
-    /// Sends a frame to everybody and waits until it has come back: then the hub had it. It is put into the queue by the
-    /// first poll, so the order is that of these.
-    async fn send(&self, step: &'static str, frame: Bytes, wanted: Option<Wanted>) -> Result<()> {
-        let (back, arrival) = oneshot::channel();
-        if self.0.link().state() == LinkState::Closed {
-            return Err(error(ErrorKind::Closed, step, "the transport was closed"));
-        }
-        let queued = lock(&self.0.sessions().queue).try_send((frame, back, wanted));
-        queued.map_err(|refused| match refused {
-            TrySendError::Full(_) => error(ErrorKind::Full, step, "the hub is too slow"),
-            TrySendError::Closed(_) => error(ErrorKind::LinkDown, step, "the hub is away"),
-        })?;
-        match timeout(CALL, arrival).await {
-            Ok(back) => back.map_err(|_| error(ErrorKind::Interrupted, step, "the hub went away")),
-            Err(_) => Err(error(ErrorKind::Timeout, step, "the hub does not answer")),
-        }
-    }
+/// What is sent, and what to do once it has come back.
+#[derive(Debug)]
+struct Outgoing {
+    topic: String,
+    payload: Bytes,
+    back: Back,
 }
 
-#[async_trait]
-impl Transport for HubTransport {
+#[derive(Debug)]
+enum Back {
+    /// The hub had it: this one is told.
+    Published(oneshot::Sender<()>),
+    /// What is published to these from now on arrives.
+    Subscribed(Vec<Name>),
+}
+
+/// Connects to a hub. Transports with the same prefix are one cluster.
+///
+/// # Errors
+/// [`ErrorKind::Config`] if the endpoint cannot be used, [`ErrorKind::Unavailable`] if no hub answers by its
+/// `connect_timeout`.
+pub async fn connect(endpoint: Endpoint) -> Result<HubTransport> {
+    endpoint.validate("hub: config", 8 << 20)?;
+    Connected::start(Hub {
+        endpoint,
+        topics: Topics::default(),
+        queue: Mutex::new(mpsc::channel(1).0), // nobody receives
+    })
+    .await
+}
+
+impl Driver for Hub {
     fn name(&self) -> &'static str {
-        "hub"
+        NAME
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -104,104 +85,125 @@ impl Transport for HubTransport {
             .with_max_payload(256 << 10)
     }
 
+    fn limits(&self) -> &Limits {
+        &self.endpoint.limits
+    }
+
+    fn at(&self) -> String {
+        self.endpoint.at()
+    }
+
+    fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    fn topic(&self, topic: &Topic) -> (String, bool) {
+        // With the length in front, no two pairs of prefix and topic have the same name.
+        let prefix = &self.endpoint.prefix;
+        (format!("{}:{prefix}:{topic}", prefix.len()), false)
+    }
+
+    /// Waits until the payload has come back: then the hub had it. It is put into the queue by the first poll, so the order is
+    /// that of these.
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
-        if payload.len() > self.capabilities().max_payload {
-            return Err(error(ErrorKind::TooLarge, "publish", "over 256 KiB"));
-        }
-        let Hub { prefix, client, .. } = self.0.sessions();
-        let frame = Frame::encode(*client, &format!("{prefix}{topic}"), &payload);
-        self.send("publish", frame, None).await?;
+        const STEP: Step = Step::Publish;
+        let (told, arrival) = oneshot::channel();
+        let outgoing = Outgoing {
+            topic: self.topic(topic).0,
+            payload,
+            back: Back::Published(told),
+        };
+        self.queue()
+            .try_send(outgoing)
+            .map_err(|refused| match refused {
+                TrySendError::Full(_) => STEP.error(NAME, ErrorKind::Full, "the hub is too slow"),
+                TrySendError::Closed(_) => STEP.down(NAME, self.at()),
+            })?;
+        let lost = |_| STEP.interrupted(NAME, self.at());
+        arrival.await.map_err(lost)?;
         Ok(Receipt::default())
     }
 
-    async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
-        let (sender, subscription) = Subscription::channel(BufferLimits::default());
-        // The hub sends everything to everybody. What comes before this frame was published before, and is not wanted.
-        let Hub { prefix, client, .. } = self.0.sessions();
-        let wanted = Some((format!("{prefix}{topic}"), sender));
-        self.send("subscribe", Frame::ping(*client), wanted).await?;
-        Ok(subscription)
-    }
-
-    fn link(&self) -> LinkWatch {
-        self.0.link()
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.0.close().await;
-        Ok(())
+    async fn run(self: Arc<Self>, _: TaskTracker, up: SessionUp) -> Result<Infallible> {
+        let failed = |cause: io::Error| {
+            let message = format!("{}: no connection", self.at());
+            let error = Step::Connect.error(NAME, ErrorKind::Unavailable, message);
+            error.with_source(cause)
+        };
+        self.serve(up).await.map_err(failed)
     }
 }
 
-impl Sessions for Hub {
-    async fn run(self: Arc<Self>, _: TaskTracker, up: SessionUp) -> Error {
-        let Err(cause) = serve(&self, up).await;
-        error(ErrorKind::Unavailable, "connect", "no connection").with_source(cause)
+impl Hub {
+    fn queue(&self) -> std::sync::MutexGuard<'_, mpsc::Sender<Outgoing>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn close(&self) {
-        let mut subscriptions = lock(&self.subscriptions);
-        subscriptions.drain(..).for_each(|(_, sender)| sender.end());
-    }
-
-    fn silent(&self, limit: Duration) -> String {
-        format!("{}: no answer within {limit:?}", self.address)
-    }
-}
-
-/// One connection's life.
-async fn serve(hub: &Hub, up: SessionUp) -> io::Result<Infallible> {
-    let (mut sink, mut stream) = framed(TcpStream::connect(&hub.address).await?).split();
-    let (queue, mut requests) = mpsc::channel(WAITING);
-    let (sent, mut waiting) = mpsc::channel(WAITING);
-    let mut pings = interval(PING);
-    let writing = async {
-        loop {
-            let (frame, back, wanted) = tokio::select! {
-                Some(request) = requests.recv() => request,
-                _ = pings.tick() => (Frame::ping(hub.client), oneshot::channel().0, None),
-            };
-            // First this: the frame may be back at once. Who receives it lives as long as we do.
-            let _ = sent.send((back, wanted)).await;
-            sink.send(frame).await?;
-        }
-    };
-    let reading = async {
-        let (mut starting, mut answered) = (Some((queue, up)), Instant::now());
-        loop {
-            let frame = timeout_at(answered + 4 * PING, Frame::read(&mut stream)).await??;
-            lock(&hub.subscriptions).retain(|(topic, sender)| {
-                if starting.is_some() {
-                    sender.resumed(Continuity::Unknown);
-                }
-                if *topic == frame.topic {
-                    sender.push(frame.payload.clone());
-                }
-                !sender.is_closed()
-            });
-            // Whatever came first: the hub knows us, and sends us everything from now on.
-            if let Some((queue, up)) = starting.take() {
-                *lock(&hub.queue) = queue;
-                up.up();
+    /// One connection's life.
+    async fn serve(&self, up: SessionUp) -> io::Result<Infallible> {
+        let server = self.endpoint.servers.first();
+        let address = server.map(|server| (server.host(), server.port()));
+        let connection = TcpStream::connect(address.unwrap_or_default()).await?;
+        let (mut sink, mut stream) = framed(connection).split();
+        let (queue, mut outgoing) = mpsc::channel(WAITING);
+        let (sent, mut waiting) = mpsc::channel(WAITING);
+        // Frames of the connection before may still come from the hub: they are no answers to ours.
+        let (session, client) = (self.topics.session(), fastrand::u64(..));
+        let mut ticks = ticks();
+        let writing = async {
+            loop {
+                let next = tokio::select! {
+                    Some(next) = outgoing.recv() => next,
+                    // The hub sends everything to everybody and need not be told what is wanted. What comes before this
+                    // frame was published before, and is not. Without a wish, it is a question for a sign of life.
+                    () = self.topics.changed() => self.ask(),
+                    _ = ticks.tick() => self.ask(),
+                };
+                // First this: the frame may be back at once. Who receives it lives as long as we do.
+                let _ = sent.send(next.back).await;
+                let frame = Frame::encode(client, &next.topic, &next.payload);
+                sink.send(frame).await?;
             }
-            // Our own frames come back in the order in which they were sent.
-            if frame.client == hub.client {
+        };
+        let reading = async {
+            let (mut starting, mut answered) = (Some((queue, up)), Instant::now());
+            loop {
+                // What others send proves nothing about the way to the hub.
+                let silent = answered + SILENT_TICKS * TICK;
+                let frame = timeout_at(silent, Frame::read(&mut stream)).await??;
+                self.topics.push(session, &frame.topic, frame.payload);
+                if frame.client != client {
+                    continue;
+                }
                 answered = Instant::now();
-                if let Ok((back, wanted)) = waiting.try_recv() {
-                    lock(&hub.subscriptions).extend(wanted);
-                    let _ = back.send(());
+                // Our own frames come back in the order in which they were sent.
+                match waiting.try_recv() {
+                    Ok(Back::Published(told)) => drop(told.send(())),
+                    Ok(Back::Subscribed(names)) => {
+                        let unknown = |_: &str| Continuity::Unknown;
+                        self.topics.confirm(&names, 0, unknown);
+                    }
+                    Err(_) => return Err(io::ErrorKind::InvalidData.into()),
+                }
+                // The hub knows us, and everything that was wanted when the session began arrives.
+                if let Some((queue, up)) = starting.take() {
+                    *self.queue() = queue;
+                    up.up();
                 }
             }
+        };
+        // Side by side, so that neither direction can block the other.
+        tokio::select! { ended = reading => ended, ended = writing => ended }
+    }
+
+    /// A frame that is only to come back, after which all that is wanted arrives.
+    fn ask(&self) -> Outgoing {
+        let missing = self.topics.differences().missing;
+        self.topics.ask(&missing);
+        Outgoing {
+            topic: String::new(),
+            payload: Bytes::new(),
+            back: Back::Subscribed(missing),
         }
-    };
-    // Side by side, so that neither direction can block the other.
-    tokio::select! { ended = reading => ended, ended = writing => ended }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn error(kind: ErrorKind, step: &str, what: &'static str) -> Error {
-    Error::new(kind, format!("hub: {step}"), what)
+    }
 }

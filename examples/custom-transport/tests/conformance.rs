@@ -8,9 +8,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use custom_transport::HubTransport;
 use socketioxide_adapter_conformance::{Ability, Faults, Lab, LabResult};
-use socketioxide_adapter_core::transport::Transport;
+use socketioxide_adapter_core::{backend::Endpoint, socket::Address, transport::Transport};
 
 fn main() -> ExitCode {
     socketioxide_adapter_conformance::main(async || HubLab::start())
@@ -97,9 +96,9 @@ impl Lab for HubLab {
         prefix: &str,
         endpoint: SocketAddr,
     ) -> LabResult<Arc<dyn Transport>> {
-        Ok(Arc::new(
-            HubTransport::connect(&endpoint.to_string(), prefix).await?,
-        ))
+        let address = Address::new(endpoint.ip().to_string(), endpoint.port());
+        let endpoint = Endpoint::new(address).with_prefix(prefix);
+        Ok(Arc::new(custom_transport::connect(endpoint).await?))
     }
 
     fn faults(&self) -> Option<&dyn Faults> {
