@@ -33,12 +33,12 @@
 //! | --- | --- | --- |
 //! | `memory://name` | always there | [`socketioxide_adapter_core::memory`] |
 //! | `redis://`, `rediss://`, `redis+unix://`, `redis+sentinel://` | `redis` (default) | `socketioxide-adapter-redis` |
-//! | `redis+cluster://` | `redis-cluster` | `socketioxide-adapter-redis` |
+//! | `redis+cluster://` | `redis-cluster` | `socketioxide-adapter-redis-cluster` |
 //! | `redis+streams://`, `rediss+streams://`, `redis+sentinel+streams://` | `redis-streams` | `socketioxide-adapter-redis-streams` |
 //! | `amqp://`, `amqps://` | `amqp` | `socketioxide-adapter-amqp` |
-//! | `amqp+streams://`, `amqps+streams://` | `rabbitmq-streams` | `socketioxide-adapter-amqp` |
+//! | `amqp+streams://`, `amqps+streams://` | `rabbitmq-streams` | `socketioxide-adapter-rabbitmq-streams` |
 //! | `nats://`, `nats+tls://` | `nats` | `socketioxide-adapter-nats` |
-//! | `nats+jetstream://`, `nats+jetstream+tls://` | `jetstream` | `socketioxide-adapter-nats` |
+//! | `nats+jetstream://`, `nats+jetstream+tls://` | `jetstream` | `socketioxide-adapter-jetstream` |
 //!
 //! # What holds
 //!
