@@ -1,5 +1,6 @@
 //! RabbitMQ servers.
 
+mod home;
 mod ports;
 mod server;
 

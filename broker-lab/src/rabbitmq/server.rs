@@ -2,8 +2,8 @@
 
 use std::{
     fmt, fs,
-    io::{self, Write as _},
-    os::unix::{self, fs::OpenOptionsExt as _},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -12,7 +12,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::ports::Ports;
+use super::{home, ports::Ports};
 use crate::{
     error::{Error, Result},
     process::Process,
@@ -40,6 +40,9 @@ const KEEP_STREAMS: &str = r#"
     {new, Queue} = rabbit_amqqueue:declare(Name, true, false, Stream, none, <<"lab">>),
     {ok, _} = rabbit_amqqueue:delete(Queue, false, false, <<"lab">>),
     ok = dets:sync(ra_coordination_directory_reverse)."#;
+
+const CLOSE_CONNECTIONS: &str =
+    r#"rabbit_networking:close_connections(rabbit_networking:connections(), "cut by the lab")."#;
 
 /// How a server is set up. By default: user `guest` with password `guest`, no TLS, no plugins.
 #[derive(Debug, Default, Clone)]
@@ -100,6 +103,7 @@ pub struct RabbitMq {
     ports: Ports,
     setup: RabbitMqBuilder,
     certificates: Option<Certificates>,
+    cookie: String,
     // Dropped in this order: the server, its port mapper, the folder.
     process: Mutex<Option<Process>>,
     _epmd: Process,
@@ -132,54 +136,18 @@ impl RabbitMq {
             ports,
             setup,
             certificates,
+            cookie: format!("{:032x}", fastrand::u128(..)),
             process: Mutex::new(None),
             dir,
         };
         // Read only by its owner, or Erlang refuses it. The servers of other labs have other cookies.
-        let cookie = format!("{:032x}", fastrand::u128(..));
-        server.write(".erlang.cookie", 0o400, &cookie)?;
+        server.write(".erlang.cookie", 0o400, &server.cookie)?;
         server.write("enabled_plugins", 0o600, "[].")?;
         server.write("rabbitmq.conf", 0o600, &server.config())?;
         fs::create_dir(server.data()).map_err(|error| Error::io("data", &error))?;
-        server.make_home()?;
+        home::make(&server.path(HOME), Path::new(SCRIPTS), INSTALL)?;
         server.restart()?;
         Ok(server)
-    }
-
-    /// Makes a folder that looks like the installed server, but has none of its plugins. At each start a server reads what
-    /// plugins are offered, used or not, and looks for each of its thousand modules in the folder of each of them: that
-    /// would take more than half of the start.
-    fn make_home(&self) -> Result<()> {
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => Error::missing(Path::new(SCRIPTS), INSTALL),
-            _ => Error::io("the server's files", &error),
-        };
-        // A link into the folder of the installed version, `…/sbin/rabbitmq-server`.
-        let script = Path::new(SCRIPTS).join("rabbitmq-server");
-        let script = script.canonicalize().map_err(failed)?;
-        let installed = script.with_file_name("..");
-        for folder in [HOME, "home/plugins", "plugins"] {
-            fs::create_dir(self.path(folder)).map_err(failed)?;
-        }
-        for part in ["sbin", "escript"] {
-            let link = self.path(HOME).join(part);
-            unix::fs::symlink(installed.join(part), link).map_err(failed)?;
-        }
-        for library in fs::read_dir(installed.join("plugins")).map_err(failed)? {
-            let library = library.map_err(failed)?;
-            let name = library.file_name();
-            let bytes = name.as_encoded_bytes();
-            if !bytes.starts_with(b"rabbitmq_") || bytes.starts_with(b"rabbitmq_prelaunch-") {
-                let link = self.path("home/plugins").join(&name);
-                unix::fs::symlink(library.path(), link).map_err(failed)?;
-            }
-            // The core of the server, where its settings are described.
-            if bytes.starts_with(b"rabbit-") {
-                let link = self.path("plugins").join(&name);
-                unix::fs::symlink(library.path(), link).map_err(failed)?;
-            }
-        }
-        Ok(())
     }
 
     /// The port on 127.0.0.1; the same after every restart.
@@ -228,8 +196,11 @@ impl RabbitMq {
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
                 // One thread that does not spin while it waits: the machine has others to serve.
-                "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none \
-                 -start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
+                format!(
+                    "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none -pa {} \
+                     -start_epmd false -kernel inet_dist_use_interface {{127,0,0,1}}",
+                    home::applications(&self.path(HOME)).display()
+                ),
             );
         let mut process = Process::spawn(command, INSTALL, &self.path("server.log"))?;
         process
@@ -237,7 +208,7 @@ impl RabbitMq {
             .map_err(|error| Error::new(format!("rabbitmq-server: {error}")))?;
         *running = Some(process);
         if is_new && self.setup.streams {
-            self.ctl(&["eval", KEEP_STREAMS])?;
+            self.eval(KEEP_STREAMS)?;
         }
         Ok(())
     }
@@ -297,8 +268,42 @@ impl RabbitMq {
     /// # Errors
     /// If the server cannot be asked.
     pub fn close_connections(&self) -> Result<()> {
-        self.ctl(&["close_all_connections", "cut by the lab"])
-            .map(drop)
+        self.eval(CLOSE_CONNECTIONS).map(drop)
+    }
+
+    /// Lets the server carry out a sequence of Erlang expressions: a hundred times as fast as [`ctl`](Self::ctl).
+    fn eval(&self, expressions: &str) -> Result<String> {
+        let address = format!("127.0.0.1:{}", self.ports.distribution);
+        let mut call = Command::new("erl_call")
+            .args([
+                "-e",
+                "-r",
+                "-timeout",
+                "30",
+                "-c",
+                &self.cookie,
+                "-address",
+                &address,
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| Error::io("erl_call", &error))?;
+        if let Some(mut stdin) = call.stdin.take() {
+            let written = writeln!(stdin, "{expressions}");
+            written.map_err(|error| Error::io("erl_call", &error))?;
+        }
+        let output = call
+            .wait_with_output()
+            .map_err(|error| Error::io("erl_call", &error))?;
+        // It ends well also if the expressions did not.
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if output.status.success() && said.starts_with("{ok,") {
+            return Ok(said);
+        }
+        let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(Error::new(format!("erl_call: {said} {complaint}")))
     }
 
     /// Raises the memory alarm, or ends it: while it is raised, the server takes nothing from those who publish.
@@ -351,7 +356,7 @@ impl RabbitMq {
             .env("RABBITMQ_PID_FILE", self.path("pid"))
             .env("RABBITMQ_MNESIA_BASE", self.data())
             .env("RABBITMQ_LOG_BASE", self.path("log"))
-            .env("RABBITMQ_PLUGINS_DIR", self.path("plugins"))
+            .env("RABBITMQ_PLUGINS_DIR", home::plugins(&self.path(HOME)))
             .env(
                 "RABBITMQ_ENABLED_PLUGINS_FILE",
                 self.path("enabled_plugins"),
