@@ -10,13 +10,10 @@ use std::fmt;
 
 use async_trait::async_trait;
 use redis::{RedisError, aio::MultiplexedConnection};
-use socketioxide_adapter_core::Error;
+use socketioxide_adapter_core::{Error, socket::Address, transport::Step};
 use tokio::sync::oneshot;
 
-use crate::{
-    config::Address,
-    error::{self, Step},
-};
+use crate::error;
 
 /// What runs beside Pub/Sub in every session.
 #[async_trait]

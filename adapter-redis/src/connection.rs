@@ -1,44 +1,44 @@
-//! One connection to a Redis server: socket, TLS, handshake, and how to know that it is alive.
+//! One connection to a Redis server: handshake, and who is asked before there is a session.
 
 use std::{
     collections::HashMap,
     fmt::Display,
-    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use redis::{
-    AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, ServerErrorKind, Value,
+    AsyncConnectionConfig, Cmd, ProtocolVersion, RedisConnectionInfo, ServerErrorKind, Value,
     aio::{AsyncPushSender, MultiplexedConnection},
 };
 use socketioxide_adapter_core::{
-    Result,
-    socket::{self, Stream, Tls},
-    transport::Limits,
+    ErrorKind, Result,
+    socket::{self, Address, Received, Tls},
+    transport::{Limits, Step},
 };
-use tokio::net::UnixStream;
-use tokio_util::io::InspectReader;
+use tokio::time::timeout;
 
-use crate::{
-    config::Address,
-    error::{self, Step},
-};
+use crate::error;
 
 /// Commands waiting in redis-rs. More than publishes may wait, so that handing one over never waits: redis-rs gives
 /// room in its queue to whoever asks next, also past those who are waiting for it.
 const COMMANDS: usize = 2 * Limits::PUBLISHES;
 /// Written to the socket in one go.
 const WRITE_CHUNK: usize = 64 << 10;
+/// How long a server may take to tell what it knows about others, or about itself.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// How to connect and log in: what does not change from one attempt, or one server, to the next.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub struct Client {
     tls: Option<Tls>,
     login: RedisConnectionInfo,
+    /// Who is asked next: one that answers, but wrongly, is not asked for ever.
+    turn: Arc<AtomicUsize>,
 }
 
 /// An open connection.
@@ -47,13 +47,21 @@ pub(crate) struct Connection {
     pub(crate) commands: MultiplexedConnection,
     /// Reads and writes; must be polled, and ends when the connection does.
     pub(crate) driver: BoxFuture<'static, ()>,
-    /// Bytes received so far.
-    pub(crate) received: Arc<AtomicUsize>,
+    pub(crate) received: Received,
 }
 
 impl Client {
-    pub(crate) fn new(
-        tls: Option<Tls>,
+    pub(crate) fn new(tls: Option<Tls>) -> Self {
+        Self {
+            tls,
+            login: RedisConnectionInfo::default(),
+            turn: Arc::default(),
+        }
+    }
+
+    /// For servers where we log in otherwise.
+    pub(crate) fn with_login(
+        &self,
         username: Option<&str>,
         password: Option<&str>,
         database: u32,
@@ -70,7 +78,11 @@ impl Client {
         if let Some(password) = password {
             login = login.set_password(password);
         }
-        Self { tls, login }
+        Self {
+            tls: self.tls.clone(),
+            login,
+            turn: self.turn.clone(),
+        }
     }
 
     /// Connects and logs in. Has no deadline of its own: the reconnect loop has.
@@ -79,13 +91,9 @@ impl Client {
         address: &Address,
         push: Option<Arc<dyn AsyncPushSender>>,
     ) -> Result<Connection> {
-        let stream = self.stream(address).await;
+        let stream = socket::connect(address, self.tls.as_ref()).await;
         let stream = stream.map_err(|error| error::from_io(address, &error))?;
-        let received = Arc::new(AtomicUsize::new(0));
-        let counter = received.clone();
-        let stream = InspectReader::new(stream, move |bytes: &[u8]| {
-            counter.fetch_add(bytes.len(), Ordering::Relaxed);
-        });
+        let received = stream.received();
         // The deadlines are ours: redis-rs would let calls fail after 500 ms.
         let mut config = AsyncConnectionConfig::new()
             .set_response_timeout(None)
@@ -105,14 +113,49 @@ impl Client {
         })
     }
 
-    async fn stream(&self, address: &Address) -> io::Result<Box<dyn Stream>> {
-        match address {
-            Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-            Address::Tcp { host, port } => socket::connect(host, *port, None).await,
-            Address::Tls { host, port, .. } => {
-                socket::connect(host, *port, self.tls.as_ref()).await
+    /// Asks these servers in turn, each on a connection of its own and for up to a second. Returns the first answer to be
+    /// had, and whose it is.
+    ///
+    /// # Errors
+    /// What the last one said.
+    pub async fn ask(&self, servers: &[Address], command: &Cmd) -> Result<(Address, Value)> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % servers.len().max(1);
+        let (later, first) = servers.split_at(turn);
+        let mut last = error::connect(ErrorKind::Unavailable, "redis", "no address");
+        for address in first.iter().chain(later) {
+            let answer = self.once(address, async |mut commands| {
+                let answer = command.query_async(&mut commands).await;
+                answer.map_err(|error| error::from_redis(Step::Connect, address, &error))
+            });
+            match answer.await {
+                Ok(answer) => return Ok((address.clone(), answer)),
+                Err(error) => last = error,
             }
         }
+        Err(last)
+    }
+
+    /// Whether this server says that it is a primary.
+    pub(crate) async fn is_primary(&self, address: &Address) -> bool {
+        let ask = async |commands| require_primary(Step::Link, address, commands, false).await;
+        self.once(address, ask).await.is_ok()
+    }
+
+    async fn once<T>(
+        &self,
+        address: &Address,
+        ask: impl AsyncFnOnce(MultiplexedConnection) -> Result<T>,
+    ) -> Result<T> {
+        const STEP: Step = Step::Connect;
+        let asking = async {
+            let connection = self.connect(address, None).await?;
+            tokio::select! {
+                answer = ask(connection.commands) => answer,
+                () = connection.driver => Err(STEP.interrupted("redis", address)),
+            }
+        };
+        let late = |_| Err(STEP.late("redis", address, ANSWER));
+        timeout(ANSWER, asking).await.unwrap_or_else(late)
     }
 }
 
@@ -123,11 +166,11 @@ impl Client {
 pub(crate) async fn require_primary(
     step: Step,
     at: impl Display,
-    commands: &mut MultiplexedConnection,
+    mut commands: MultiplexedConnection,
     sharded: bool,
 ) -> Result<()> {
     // HELLO tells the role, needs no more rights than the login did, and without arguments changes nothing.
-    let hello = redis::cmd("HELLO").query_async(commands).await;
+    let hello = redis::cmd("HELLO").query_async(&mut commands).await;
     let hello: HashMap<String, Value> = hello.unwrap_or_default();
     let says =
         |field, text: &[u8]| matches!(hello.get(field), Some(Value::BulkString(it)) if it == text);

@@ -48,26 +48,20 @@ pub mod companion;
 mod config;
 mod connection;
 mod error;
-mod publisher;
-mod servers;
 mod session;
-mod slots;
-mod topics;
+pub mod topology;
 mod transport;
 
-use std::sync::Arc;
-
-use socketioxide_adapter_core::{
-    backend::{Backend, BackendUrl, Connecting},
-    transport::Transport,
-};
+use socketioxide_adapter_core::backend::{Backend, connecting};
 
 pub use self::{
-    config::{Address, RedisConfig, Topology},
-    transport::RedisTransport,
+    config::RedisConfig,
+    topology::Sentinel,
+    transport::{Redis, RedisTransport},
 };
 pub use socketioxide_adapter_core::{
-    backend::RootCa,
+    backend::{Endpoint, RootCa},
+    socket::Address,
     transport::{Backoff, BufferLimits, Limits},
 };
 
@@ -86,25 +80,5 @@ pub const BACKEND: Backend = Backend {
         "valkey+sentinel",
         "valkeys+sentinel",
     ],
-    connect,
+    connect: |url| connecting(async { RedisConfig::from_url(url)?.connect().await }),
 };
-
-/// Sharded Pub/Sub on a Redis Cluster, for a [`Registry`](socketioxide_adapter_core::backend::Registry).
-pub const CLUSTER_BACKEND: Backend = Backend {
-    name: "redis-cluster",
-    schemes: &[
-        "redis+cluster",
-        "rediss+cluster",
-        "valkey+cluster",
-        "valkeys+cluster",
-    ],
-    connect,
-};
-
-fn connect(url: BackendUrl) -> Connecting {
-    Box::pin(async move {
-        let config = RedisConfig::from_url(url)?;
-        let transport: Arc<dyn Transport> = Arc::new(RedisTransport::connect(config).await?);
-        Ok(transport)
-    })
-}

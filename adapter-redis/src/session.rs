@@ -2,9 +2,10 @@
 
 use std::{
     convert::Infallible,
+    mem,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU16, Ordering},
     },
 };
 
@@ -15,28 +16,21 @@ use futures_util::{
 use redis::{Cmd, PushInfo, RedisError, Value, aio::MultiplexedConnection};
 use socketioxide_adapter_core::{
     Error, ErrorKind, Result,
+    socket::{Address, Received},
     transport::{
-        Receipt, SessionUp,
+        Driver as _, Name, Permit, SessionUp, Step,
         pulse::{self, SILENT_TICKS, ticks},
     },
 };
 use tokio::{
     sync::{Notify, oneshot},
-    task::JoinSet,
+    task::{JoinSet, unconstrained},
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    companion,
-    config::{Address, RedisConfig},
-    connection::require_primary,
-    error::{self, Step},
-    publisher::Publisher,
-    servers::Found,
-    slots::Slots,
-    topics::Placed,
-    transport::Shared,
+    companion, connection::require_primary, error::from_redis, topology::Found, transport::Redis,
 };
 
 /// Commands to subscribe that are sent at once.
@@ -45,122 +39,105 @@ const BATCH: usize = 512;
 const MOVES: u32 = 3;
 
 /// What calls need of the present session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Session {
     servers: Vec<Server>,
-    /// Which server has which channel, in a cluster; otherwise the first and only one has all.
-    slots: Option<Slots>,
+    /// For each slot, the index of the server that has its channels.
+    slots: Vec<AtomicU16>,
     /// A slot has moved to a server that this session does not know.
     unknown_owner: Notify,
 }
 
 #[derive(Debug)]
 struct Server {
-    publisher: Publisher,
+    address: Address,
+    publishing: MultiplexedConnection,
     subscribing: MultiplexedConnection,
+    /// Of publishes that nobody waits for any more, although the server may not have answered: redis-rs still holds them.
+    given_up: Mutex<Vec<Permit>>,
+}
+
+/// Keeps the place of a publish also if its future is dropped.
+struct Unanswered<'a> {
+    server: &'a Server,
+    permit: Option<Permit>,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.server.given_up().extend(self.permit.take());
+    }
+}
+
+impl Server {
+    fn given_up(&self) -> MutexGuard<'_, Vec<Permit>> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Session {
-    /// Publishes and waits for the server's answer.
-    pub(crate) async fn publish(
-        &self,
-        config: &RedisConfig,
-        channel: &[u8],
-        payload: &[u8],
-    ) -> Result<Receipt> {
-        let verb = if self.slots.is_some() {
-            "SPUBLISH"
-        } else {
-            "PUBLISH"
+    /// Sends a command to a server and waits for its answer.
+    ///
+    /// The first poll hands the command to redis-rs, whose queue has more room than `publish_buffer` allows to wait. A
+    /// publish can therefore neither wait there and be overtaken, nor (unconstrained) be put off by tokio's budget.
+    pub(crate) async fn send(&self, server: usize, permit: Permit, command: &Cmd) -> Result<Value> {
+        let at = &self.servers[server];
+        let mut unanswered = Unanswered {
+            server: at,
+            permit: Some(permit),
         };
-        let mut command = Cmd::with_capacity(3, channel.len() + payload.len() + 16);
-        command.arg(verb).arg(channel).arg(payload);
-        match self
-            .send(config, self.server_of(channel), &command, payload.len())
-            .await?
-        {
-            Value::Int(receivers) => Ok(Receipt::with_receivers(receivers.try_into().unwrap_or(0))),
-            _ => {
-                Err(Step::Publish
-                    .error(ErrorKind::Protocol, "the answer is no number of receivers"))
-            }
-        }
+        let mut connection = at.publishing.clone();
+        let answer = unconstrained(connection.send_packed_command(command)).await;
+        unanswered.permit = None;
+        answer.and_then(Value::extract_error).map_err(|error| {
+            self.has_moved(server, &error);
+            from_redis(Step::Publish, &at.address, &error)
+        })
     }
 
-    /// Sends a command that carries a payload of `bytes` to a server, in one order with the publishes.
-    pub(crate) async fn send(
-        &self,
-        config: &RedisConfig,
-        server: usize,
-        command: &Cmd,
-        bytes: usize,
-    ) -> Result<Value> {
-        let publisher = &self.servers[server].publisher;
-        publisher
-            .send(config, command, bytes)
-            .await?
-            .map_err(|error| {
-                self.has_moved(server, &error);
-                error::from_redis(Step::Publish, &publisher.address, &error)
-            })
-    }
-
-    fn server_of(&self, channel: &[u8]) -> usize {
-        self.slots.as_ref().map_or(0, |slots| slots.of(channel))
+    /// The index of the server that has the channels of a slot.
+    pub(crate) fn server_of(&self, slot: usize) -> usize {
+        let server = self.slots.get(slot);
+        server.map_or(0, |server| server.load(Ordering::Relaxed).into())
     }
 
     /// Follows a slot to its new master. Returns whether that is what `error`, which `server` has answered, says.
     fn has_moved(&self, server: usize, error: &RedisError) -> bool {
-        let (Some(slots), Some((owner, slot))) = (&self.slots, error.redirect_node()) else {
+        let Some((owner, slot)) = error.redirect_node() else {
             return false;
         };
-        let here = &self.servers[server].publisher.address;
         let owner = owner.rsplit_once(':').and_then(|(host, port)| {
-            let host = if host.is_empty() { here.host()? } else { host };
-            let owner = here.beside(host.to_owned(), port.parse().ok()?);
-            self.servers
-                .iter()
-                .position(|server| server.publisher.address == owner)
+            // Without a host: the same one.
+            let here = self.servers[server].address.host();
+            let host = if host.is_empty() { here } else { host };
+            let owner = Address::new(host, port.parse().ok()?);
+            let owner = self.servers.iter().position(|it| it.address == owner);
+            u16::try_from(owner?).ok()
         });
-        match owner {
-            Some(owner) => slots.set(slot, owner),
-            None => self.unknown_owner.notify_one(),
+        match (owner, self.slots.get(usize::from(slot))) {
+            (Some(owner), Some(slot)) => slot.store(owner, Ordering::Relaxed),
+            _ => self.unknown_owner.notify_one(),
         }
         true
     }
 }
 
 /// Connects, subscribes to all wanted channels, serves until something breaks, and returns what.
-pub(crate) async fn run(shared: &Arc<Shared>, tasks: &TaskTracker, up: SessionUp) -> Error {
-    // Whatever happens, also if this future is dropped: no more publishes, and nobody waits for a confirmation.
-    let _end = End(shared);
-    match serve(shared, tasks, up).await {
-        Ok(never) => match never {},
-        Err(error) => error,
-    }
-}
-
-struct End<'a>(&'a Shared);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.topics.end();
-        if let Some(companion) = &self.0.companion {
-            companion.end();
-        }
-    }
-}
-
-async fn serve(shared: &Arc<Shared>, tasks: &TaskTracker, up: SessionUp) -> Result<Infallible> {
-    let Found { addresses, slots } = shared.servers.find().await?;
-    let number = shared.topics.next_session();
-    let connecting = addresses.iter().enumerate().map(|(server, address)| {
-        let reader = shared.clone();
+pub(crate) async fn run(
+    redis: &Arc<Redis>,
+    tasks: &TaskTracker,
+    up: SessionUp,
+) -> Result<Infallible> {
+    let (client, topology) = (&redis.client, &redis.config.topology);
+    let (given, sharded) = (&redis.config.endpoint.servers, topology.is_sharded());
+    let Found { servers, slots } = topology.find(client, given).await?;
+    let number = redis.topics.session();
+    let connecting = servers.iter().enumerate().map(|(server, address)| {
+        let reader = redis.clone();
         let push = move |push: PushInfo| {
-            reader.topics.receive(number, server, push);
+            reader.receive(number, server, push);
             Ok::<(), Infallible>(())
         };
-        let client = &shared.servers.client;
         try_join(
             client.connect(address, None),
             client.connect(address, Some(Arc::new(push))),
@@ -169,89 +146,82 @@ async fn serve(shared: &Arc<Shared>, tasks: &TaskTracker, up: SessionUp) -> Resu
     let pairs = try_join_all(connecting).await?;
     // Aborted with this future; the tracker lets `close` wait until they are gone.
     let mut drivers = JoinSet::new();
-    let mut session = Session {
-        slots,
-        ..Session::default()
-    };
     let mut received = Vec::new();
-    for (address, (publishing, subscribing)) in addresses.iter().zip(pairs) {
+    let servers = servers.into_iter().zip(pairs);
+    let servers = servers.map(|(address, (publishing, subscribing))| {
         received.push([publishing.received, subscribing.received]);
         for driver in [publishing.driver, subscribing.driver] {
             drivers.spawn(tasks.track_future(driver));
         }
-        session.servers.push(Server {
-            publisher: Publisher::new(address.clone(), publishing.commands),
-            subscribing: subscribing.commands,
-        });
-    }
-    let session = Arc::new(session);
-    let sharded = session.slots.is_some();
-    try_join_all(session.servers.iter().map(|server| async move {
-        let Publisher {
+        Server {
             address,
-            connection,
-            ..
-        } = &server.publisher;
-        require_primary(Step::Connect, address, &mut connection.clone(), sharded).await
-    }))
-    .await?;
+            publishing: publishing.commands,
+            subscribing: subscribing.commands,
+            given_up: Mutex::default(),
+        }
+    });
+    let session = Arc::new(Session {
+        servers: servers.collect(),
+        slots: slots.into_iter().map(AtomicU16::new).collect(),
+        unknown_owner: Notify::new(),
+    });
+    let [first, ..] = session.servers.as_slice() else {
+        return Err(lost(redis, "no server"));
+    };
+    let asking = session.servers.iter().map(|server| {
+        let commands = server.publishing.clone();
+        require_primary(Step::Connect, &server.address, commands, sharded)
+    });
+    try_join_all(asking).await?;
     let subscriber = Subscriber {
-        shared,
+        redis,
         session: &session,
+        number,
     };
     if !subscriber.reconcile().await? {
-        return Err(Step::Connect.error(ErrorKind::Unavailable, "slots of the cluster are moving"));
+        let message = "slots of the cluster are moving";
+        return Err(Step::Connect.error("redis", ErrorKind::Unavailable, message));
     }
-    let companion = accompany(shared, &session, tasks, &mut drivers).await?;
-    shared.topics.open(session.clone());
+    let companion = accompany(redis, first, tasks, &mut drivers).await?;
+    redis.open(session.clone());
     up.up();
-    let at = shared.config.at();
-    let lost = |what: &str| Err(Step::Link.error(ErrorKind::Interrupted, format!("{at}: {what}")));
-    let connections = session.servers.iter().zip(&received);
-    let mut watching: FuturesUnordered<_> = connections
-        .flat_map(
-            |(
-                Server {
-                    publisher,
-                    subscribing,
-                },
-                received,
-            )| {
-                let at = &publisher.address;
-                let connection = &publisher.connection;
-                [
-                    watch(at, connection, &received[0], sharded, Some(publisher)),
-                    watch(at, subscribing, &received[1], sharded, None),
-                ]
-            },
-        )
+    let watched = session.servers.iter().zip(&received);
+    let mut watching: FuturesUnordered<_> = watched
+        .flat_map(|(server, [publishing, subscribing])| {
+            [
+                watch(server, &server.publishing, publishing, sharded, true),
+                watch(server, &server.subscribing, subscribing, sharded, false),
+            ]
+        })
         .collect();
-    tokio::select! {
-        _ = drivers.join_next() => lost("the connection was lost"),
-        Some(error) = watching.next() => Err(error),
-        error = shared.servers.replaced(&addresses[0]) => Err(error),
-        () = session.unknown_owner.notified() => lost("a slot has moved to a server that is new"),
-        error = companion => Err(error),
-        error = subscriber.run() => error,
-    }
+    Err(tokio::select! {
+        _ = drivers.join_next() => lost(redis, "the connection was lost"),
+        Some(error) = watching.next() => error,
+        error = topology.replaced(client, given, &first.address) => error,
+        () = session.unknown_owner.notified() => {
+            lost(redis, "a slot has moved to a server that is new")
+        }
+        error = companion => error,
+        Err(error) = subscriber.run() => error,
+    })
 }
 
 /// Connects for the companion and lets it run until it is ready. Without one, what is returned never ends.
 async fn accompany<'a>(
-    shared: &'a Shared,
-    session: &Session,
+    redis: &'a Redis,
+    server: &Server,
     tasks: &TaskTracker,
     drivers: &mut JoinSet<()>,
 ) -> Result<BoxFuture<'a, Error>> {
-    let (Some(companion), [server, ..]) = (&shared.companion, session.servers.as_slice()) else {
+    let Some(companion) = &redis.companion else {
         return Ok(Box::pin(pending()));
     };
-    let address = server.publisher.address.clone();
-    let own = shared.servers.client.connect(&address, None).await?;
+    let address = server.address.clone();
+    let own = redis.client.connect(&address, None).await?;
     drivers.spawn(tasks.track_future(own.driver));
     let session = companion::Session {
         own: own.commands,
-        publishing: server.publisher.connection.clone(),
+        publishing: server.publishing.clone(),
         address: address.clone(),
     };
     let (ready, is_ready) = oneshot::channel();
@@ -263,7 +233,7 @@ async fn accompany<'a>(
     Ok(Box::pin(async move {
         tokio::select! {
             error = run => error,
-            () = silence(&own.received) => silent(&address),
+            error = silence(&address, &own.received) => error,
         }
     }))
 }
@@ -271,78 +241,101 @@ async fn accompany<'a>(
 /// Asks for a sign of life at each tick, and whether the server is still a primary: one that is demoted goes on to serve.
 /// Returns once it is none or silent. The answer is also the last word on all publishes before the question.
 async fn watch(
-    at: &Address,
+    server: &Server,
     connection: &MultiplexedConnection,
-    received: &AtomicUsize,
+    received: &Received,
     sharded: bool,
-    publisher: Option<&Publisher>,
+    publishes: bool,
 ) -> Error {
+    let at = &server.address;
     let asking = async {
-        let (mut commands, mut ticks) = (connection.clone(), ticks());
+        let mut ticks = ticks();
         loop {
             ticks.tick().await;
-            let sent = publisher.map(Publisher::sent);
+            let answered = publishes.then(|| mem::take(&mut *server.given_up()));
             // No deadline: `silence` has one, and everything that is received before the answer counts there.
-            require_primary(Step::Link, at, &mut commands, sharded).await?;
-            if let (Some(publisher), Some(sent)) = (publisher, sent) {
-                publisher.answered(sent);
-            }
+            require_primary(Step::Link, at, connection.clone(), sharded).await?;
+            drop(answered);
         }
     };
     tokio::select! {
         Err::<Infallible, _>(error) = asking => error,
-        () = silence(received) => silent(at),
+        error = silence(at, received) => error,
     }
 }
 
-fn silent(at: &Address) -> Error {
-    Step::Link.error(ErrorKind::Interrupted, format!("{at}: no sign of life"))
+/// Returns when nothing was received for too long.
+async fn silence(at: &Address, received: &Received) -> Error {
+    pulse::silence(SILENT_TICKS, || Some(received.bytes())).await;
+    let message = format!("{at}: no sign of life");
+    Step::Link.error("redis", ErrorKind::Interrupted, message)
 }
 
-/// Returns when nothing was received for too long.
-async fn silence(received: &AtomicUsize) {
-    pulse::silence(SILENT_TICKS, || {
-        Some(received.load(Ordering::Relaxed) as u64)
-    })
-    .await;
+fn lost(redis: &Redis, what: &str) -> Error {
+    let message = format!("{}: {what}", redis.at());
+    Step::Link.error("redis", ErrorKind::Interrupted, message)
 }
 
 /// Keeps the subscriptions of the servers the same as the wanted ones: never two commands for one channel at a time, so
 /// that none overtakes another.
 struct Subscriber<'a> {
-    shared: &'a Shared,
+    redis: &'a Redis,
     session: &'a Session,
+    number: u64,
 }
+
+/// The index of a server, and one of its channels.
+type Placed = (usize, Name);
 
 impl Subscriber<'_> {
     async fn run(&self) -> Result<Infallible> {
         let mut ticks = ticks();
         loop {
             tokio::select! {
-                () = self.shared.topics.changed() => {}
+                () = self.redis.topics.changed() => {}
                 _ = ticks.tick() => {}
             }
-            self.reconcile().await?;
+            if !self.reconcile().await? {
+                ticks.tick().await;
+            }
         }
     }
 
     /// Returns whether the servers have all wanted channels.
     async fn reconcile(&self) -> Result<bool> {
-        let [subscribe, unsubscribe] = match self.session.slots {
-            Some(_) => ["SSUBSCRIBE", "SUNSUBSCRIBE"],
-            None => ["SUBSCRIBE", "UNSUBSCRIBE"],
+        let Redis { topics, config, .. } = self.redis;
+        let [subscribe, unsubscribe] = match config.topology.is_sharded() {
+            true => ["SSUBSCRIBE", "SUNSUBSCRIBE"],
+            false => ["SUBSCRIBE", "UNSUBSCRIBE"],
         };
         for _ in 0..MOVES {
-            let topics = &self.shared.topics;
-            let (unwanted, missing) = topics.differences(|channel| self.session.server_of(channel));
+            let differences = topics.differences();
+            let unwanted: Vec<Placed> = {
+                let mut asked = self.redis.asked();
+                let unwanted = differences.unwanted.into_iter();
+                unwanted
+                    .filter_map(|name| Some((asked.remove(&name)?.1, name)))
+                    .collect()
+            };
             // If a server refuses, what it goes on to send is ignored.
             self.refused(unsubscribe, &unwanted).await?;
+            let place = |name: &Name| {
+                let slot = config.topology.slot(name.as_bytes());
+                (self.session.server_of(slot), name.clone())
+            };
+            let missing: Vec<Placed> = differences.missing.iter().map(place).collect();
+            let asked = missing.iter().cloned();
+            let asked = asked.map(|(server, name)| (name, (self.number, server)));
+            self.redis.asked().extend(asked);
+            topics.ask(&differences.missing);
             let mut moved = false;
-            for ((server, channel), error) in self.refused(subscribe, &missing).await? {
+            for ((server, name), error) in self.refused(subscribe, &missing).await? {
+                self.redis.asked().remove(name);
                 if self.session.has_moved(*server, &error) {
                     moved = true;
+                    topics.lost(name);
                 } else {
-                    topics.refuse(channel, || self.error(*server, &error))?;
+                    topics.refuse(name, || self.error(*server, &error))?;
                 }
             }
             if !moved {
@@ -358,19 +351,17 @@ impl Subscriber<'_> {
         verb: &str,
         channels: &'a [Placed],
     ) -> Result<Vec<(&'a Placed, RedisError)>> {
-        let limit = self.shared.config.limits.timeout;
+        let limit = self.redis.limits().timeout;
         let mut refused = Vec::new();
         for batch in channels.chunks(BATCH) {
             let answers = batch.iter().map(async |(server, channel)| {
                 let mut commands = self.session.servers[*server].subscribing.clone();
-                redis::cmd(verb)
-                    .arg(channel)
-                    .query_async::<Value>(&mut commands)
-                    .await
+                let mut command = redis::cmd(verb);
+                let command = command.arg(channel.as_bytes());
+                command.query_async::<Value>(&mut commands).await
             });
-            let answers = timeout(limit, join_all(answers)).await;
-            let answers =
-                answers.map_err(|_| error::late(Step::Link, self.shared.config.at(), limit))?;
+            let late = |_| Step::Link.late("redis", self.redis.at(), limit);
+            let answers = timeout(limit, join_all(answers)).await.map_err(late)?;
             for (placed, answer) in batch.iter().zip(answers) {
                 match answer {
                     Err(error) if error.is_io_error() => return Err(self.error(placed.0, &error)),
@@ -383,7 +374,10 @@ impl Subscriber<'_> {
     }
 
     fn error(&self, server: usize, error: &RedisError) -> Error {
-        let at = &self.session.servers[server].publisher.address;
-        error::from_redis(Step::Subscribe, at, error)
+        from_redis(
+            Step::Subscribe,
+            &self.session.servers[server].address,
+            error,
+        )
     }
 }
