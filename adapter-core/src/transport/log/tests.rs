@@ -23,6 +23,8 @@ struct Broker {
     last: u64,
     /// Topics of the entries, from id 1 on.
     topics: Vec<Option<String>>,
+    /// It does not tell how many entries the log ever had.
+    counts_nothing: bool,
 }
 
 impl Broker {
@@ -59,7 +61,7 @@ impl Broker {
         };
         Snapshot {
             epoch: self.epoch,
-            added: Some(self.last),
+            added: (!self.counts_nothing).then_some(self.last),
             length: self.last - self.trimmed,
             first: (self.trimmed < self.last).then_some(self.trimmed + 1),
             last: self.last,
@@ -145,6 +147,11 @@ fn who_is_added_hears_what_comes_after_the_answer_and_nothing_before() {
     broker.publish(5);
     broker.read(&cursors, 50);
     assert_eq!(heard(&mut inbox), messages(11..=15));
+    // Who comes to the same place is no other question.
+    let (_other, _) = add(&cursors, None, 100);
+    broker.look(&cursors, 3);
+    cursors.doubt();
+    assert_eq!(cursors.due().len(), 1);
 }
 
 #[test]
@@ -217,6 +224,28 @@ fn what_was_trimmed_during_an_outage_is_told_exactly_and_so_is_another_log() {
     broker.settle(&cursors);
     let told = [vec![lost(None, LossCause::Reset)], messages([2])];
     assert_eq!(heard(&mut inbox), told.concat());
+}
+
+#[test]
+fn losses_are_exact_again_as_soon_as_the_broker_counts() {
+    let mut broker = Broker {
+        counts_nothing: true,
+        ..Broker::default()
+    };
+    let cursors = Cursors::default();
+    let mut inbox = listen(&cursors, &broker, None);
+    let mut outage = |broker: &mut Broker, published: u64| {
+        cursors.end();
+        broker.publish(published);
+        broker.trim(KEPT);
+        broker.settle(&cursors);
+        heard(&mut inbox).remove(0)
+    };
+    let uncounted = lost(None, LossCause::Trimmed);
+    assert_eq!(outage(&mut broker, 150), uncounted);
+    broker.counts_nothing = false;
+    assert_eq!(outage(&mut broker, 0), resumed(0));
+    assert_eq!(outage(&mut broker, 150), lost(Some(50), LossCause::Trimmed));
 }
 
 #[test]
