@@ -42,15 +42,14 @@ impl RedisClusterConfig {
         let endpoint = Endpoint::take_from(&mut url, PORT, tls)?;
         let path = url.path();
         url.finish()?;
-        if !matches!(path.trim_start_matches('/'), "" | "0") {
-            return Err(invalid("a Redis Cluster has no database but 0"));
-        }
-        if endpoint.servers.is_empty() {
-            return Err(invalid(
-                "no host, expected something like redis+cluster://127.0.0.1:6379",
-            ));
-        }
-        Ok(Self { endpoint })
+        let wrong = if endpoint.servers.is_empty() {
+            "no host, expected something like redis+cluster://127.0.0.1:6379"
+        } else if matches!(path.trim_start_matches('/'), "" | "0") {
+            return Ok(Self { endpoint });
+        } else {
+            "a Redis Cluster has no database but 0"
+        };
+        Err(Error::new(ErrorKind::Config, "redis: config", wrong))
     }
 
     /// Connects. Resolves once the first session is up; until then it tries again and again.
@@ -65,8 +64,4 @@ impl RedisClusterConfig {
         let config = RedisConfig::new(self.endpoint);
         config.with_topology(Cluster::default()).connect().await
     }
-}
-
-fn invalid(message: &'static str) -> Error {
-    Error::new(ErrorKind::Config, "redis: config", message)
 }

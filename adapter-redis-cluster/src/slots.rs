@@ -1,13 +1,39 @@
 //! Which slot a channel has, and which master of a Redis Cluster has which slot.
 
+use std::fmt;
+
 use redis::{Value, from_redis_value_ref};
-use socketioxide_adapter_redis::{Address, topology::Found};
+use socketioxide_adapter_redis::Address;
 
 /// Number of slots of every Redis Cluster.
 const SLOTS: usize = 16_384;
 
-/// Reads the answer to `CLUSTER SLOTS`. `None` if not every slot has a master.
-pub(crate) fn read(answered: &Address, ranges: &Value) -> Option<Found> {
+/// For each slot, the index of its master. Empty before there is a session.
+#[derive(Default)]
+pub(crate) struct Slots(Vec<u16>);
+
+impl Slots {
+    /// The index of the master of a slot.
+    pub(crate) fn get(&self, slot: usize) -> usize {
+        self.0.get(slot).copied().unwrap_or(0).into()
+    }
+
+    /// Notes that a slot has moved to another master.
+    pub(crate) fn set(&mut self, slot: usize, master: usize) {
+        if let (Some(entry), Ok(master)) = (self.0.get_mut(slot), master.try_into()) {
+            *entry = master;
+        }
+    }
+}
+
+impl fmt::Debug for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Slots")
+    }
+}
+
+/// Reads the answer to `CLUSTER SLOTS`: the masters, and what each of them has. `None` if not every slot has a master.
+pub(crate) fn read(answered: &Address, ranges: &Value) -> Option<(Vec<Address>, Slots)> {
     let mut masters: Vec<Address> = Vec::new();
     let mut slots = vec![None; SLOTS];
     let Value::Array(ranges) = ranges else {
@@ -37,7 +63,7 @@ pub(crate) fn read(answered: &Address, ranges: &Value) -> Option<Found> {
             .fill(u16::try_from(master).ok());
     }
     let slots: Option<Vec<u16>> = slots.into_iter().collect();
-    Some(Found::new(masters, slots?))
+    Some((masters, Slots(slots?)))
 }
 
 fn number<T: TryFrom<i64>>(value: &Value) -> Option<T> {
@@ -107,17 +133,22 @@ mod tests {
     }
 
     #[test]
-    fn every_slot_has_a_master() {
+    fn every_slot_has_a_master_and_may_move() {
         let ranges = [
             range(0, 9, "b", 2),
             range(10, 16_382, "", 3),
             range(16_383, 16_383, "b", 2),
         ];
-        let Found { servers, slots, .. } = read(&asked(), &Value::Array(ranges.into())).unwrap();
-        let names: Vec<String> = servers.iter().map(Address::to_string).collect();
+        let (masters, mut slots) = read(&asked(), &Value::Array(ranges.into())).unwrap();
+        let names: Vec<String> = masters.iter().map(Address::to_string).collect();
         assert_eq!(names, ["b:2", "asked:3"]);
-        assert_eq!(slots.len(), SLOTS);
-        assert_eq!([slots[of(b"user1000")], slots[9], slots[16_383]], [1, 0, 0]);
+        let slot = of(b"user1000");
+        assert_eq!(
+            [slots.get(slot), slots.get(9), slots.get(16_383)],
+            [1, 0, 0]
+        );
+        slots.set(slot, 0);
+        assert_eq!(slots.get(slot), 0);
     }
 
     #[test]

@@ -1,49 +1,96 @@
-//! Which servers a session is with: the masters of the cluster.
+//! Which masters of the cluster a session is with, and which of them has which channel.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use socketioxide_adapter_core::{ErrorKind, Result, transport::Step};
+use redis::RedisError;
+use socketioxide_adapter_core::{Error, ErrorKind, Result, transport::Step};
 use socketioxide_adapter_redis::{
     Address,
-    topology::{Client, Found, Topology},
+    topology::{Client, Topology},
 };
+use tokio::sync::Notify;
 
-use crate::slots;
+use crate::slots::{self, Slots};
 
-/// The masters of a Redis Cluster, each of which has some of the slots.
+/// The masters of a Redis Cluster, each of which has the channels of some slots.
 #[derive(Debug, Default)]
-pub(crate) struct Cluster {
-    /// Masters that a session was with last: they may outlive the given servers.
-    known: Mutex<Vec<Address>>,
+pub(crate) struct Cluster(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Those that the session is with. They may outlive the servers of the configuration.
+    masters: Vec<Address>,
+    slots: Slots,
+    /// A slot has moved to a server that the session does not know.
+    unknown_owner: Arc<Notify>,
 }
 
 impl Cluster {
-    fn known(&self) -> MutexGuard<'_, Vec<Address>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl Topology for Cluster {
     /// Asks a server of the cluster, one that was given or one of the last session, for the masters.
-    async fn find(&self, client: &Client, given: &[Address]) -> Result<Found> {
-        let candidates = [given, &self.known()].concat();
+    async fn find(&self, client: &Client, given: &[Address]) -> Result<Vec<Address>> {
+        let candidates = [given, &self.state().masters].concat();
         let mut command = redis::cmd("CLUSTER");
         let (answered, ranges) = client.ask(&candidates, command.arg("SLOTS")).await?;
-        let found = slots::read(&answered, &ranges).ok_or_else(|| {
+        let (masters, slots) = slots::read(&answered, &ranges).ok_or_else(|| {
             let message = format!("{answered}: some slots of the Redis Cluster have no master");
             Step::Connect.error("redis", ErrorKind::Unavailable, message)
         })?;
-        self.known().clone_from(&found.servers);
-        Ok(found)
+        let state = State {
+            masters: masters.clone(),
+            slots,
+            unknown_owner: Arc::default(),
+        };
+        *self.state() = state;
+        Ok(masters)
+    }
+
+    fn verbs(&self) -> [&'static str; 3] {
+        ["SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"]
     }
 
     fn is_sharded(&self) -> bool {
         true
     }
 
-    fn slot(&self, channel: &[u8]) -> usize {
-        slots::of(channel)
+    fn server_of(&self, channel: &[u8]) -> usize {
+        let slot = slots::of(channel);
+        self.state().slots.get(slot)
+    }
+
+    /// `MOVED` names the slot and its new master.
+    fn has_moved(&self, from: &Address, answer: &RedisError) -> bool {
+        let Some((owner, slot)) = answer.redirect_node() else {
+            return false;
+        };
+        let owner = owner.rsplit_once(':').and_then(|(host, port)| {
+            // Without a host: the same one.
+            let host = if host.is_empty() { from.host() } else { host };
+            Some(Address::new(host, port.parse().ok()?))
+        });
+        let mut state = self.state();
+        let known = state
+            .masters
+            .iter()
+            .position(|it| Some(it) == owner.as_ref());
+        match known {
+            Some(master) => state.slots.set(slot.into(), master),
+            None => state.unknown_owner.notify_one(),
+        }
+        true
+    }
+
+    async fn replaced(&self, _client: &Client, _given: &[Address], first: &Address) -> Error {
+        let unknown_owner = self.state().unknown_owner.clone();
+        unknown_owner.notified().await;
+        let message = format!("{first}: a slot has moved to a server that is new");
+        Step::Link.error("redis", ErrorKind::Interrupted, message)
     }
 }

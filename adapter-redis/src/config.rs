@@ -110,11 +110,7 @@ impl RedisConfig {
             }
         };
         url.finish()?;
-        if endpoint.servers.is_empty() {
-            return Err(invalid(
-                "no host, expected something like redis://127.0.0.1:6379",
-            ));
-        }
+        endpoint.validate(OPERATION, PAYLOAD_CEILING)?;
         Ok(Self {
             endpoint,
             topology,
