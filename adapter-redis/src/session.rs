@@ -72,22 +72,16 @@ pub(crate) async fn run(
         number,
         servers: servers.collect(),
     });
-    let Some(Server {
-        publishing: first, ..
-    }) = session.servers.first()
-    else {
-        return Err(error::connect(
-            ErrorKind::Unavailable,
-            redis.at(),
-            "no server",
-        ));
+    let unavailable = |what| error::connect(ErrorKind::Unavailable, redis.at(), what);
+    let [first, ..] = session.servers.as_slice() else {
+        return Err(unavailable("no server"));
     };
+    let first = &first.publishing;
     let asking = session.servers.iter();
     let asking = asking.map(|it| it.publishing.require_primary(Step::Connect, sharded));
     try_join_all(asking).await?;
     if !session.reconcile(redis).await? {
-        let what = "slots of the cluster are moving";
-        return Err(error::connect(ErrorKind::Unavailable, redis.at(), what));
+        return Err(unavailable("slots of the cluster are moving"));
     }
     let companion = accompany(redis, first, tasks, &mut drivers).await?;
     *lock(&redis.session) = Some(session.clone());
@@ -156,19 +150,13 @@ impl Session {
 
     /// Returns whether the servers have all wanted channels.
     async fn reconcile(&self, redis: &Redis) -> Result<bool> {
-        let Redis {
-            topics,
-            config,
-            asked,
-            ..
-        } = redis;
-        let topology = &config.topology;
+        let (topics, topology) = (&redis.topics, &redis.config.topology);
         let [_, subscribe, unsubscribe] = topology.verbs();
         for _ in 0..MOVES {
             let differences = topics.differences();
             let mut unwanted = Vec::new();
             for name in differences.unwanted {
-                let place = lock(asked).remove(&name);
+                let place = lock(&redis.asked).remove(&name);
                 unwanted.extend(place.map(|(_, server)| (server, name)));
             }
             // If a server refuses, what it goes on to send is ignored.
@@ -176,13 +164,13 @@ impl Session {
             let mut missing = Vec::new();
             for name in &differences.missing {
                 let server = topology.server_of(name.as_bytes());
-                lock(asked).insert(name.clone(), (self.number, server));
+                lock(&redis.asked).insert(name.clone(), (self.number, server));
                 missing.push((server, name.clone()));
             }
             topics.ask(&differences.missing);
             let mut moved = false;
             for ((server, name), error) in self.refused(redis, subscribe, &missing).await? {
-                lock(asked).remove(name);
+                lock(&redis.asked).remove(name);
                 let at = &self.servers[*server].subscribing;
                 if topology.has_moved(&at.address, &error) {
                     moved = true;
