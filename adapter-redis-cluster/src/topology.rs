@@ -94,3 +94,41 @@ impl Topology for Cluster {
         Step::Link.error("redis", ErrorKind::Interrupted, message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use redis::parse_redis_value;
+
+    use super::*;
+
+    #[test]
+    fn a_slot_is_followed_to_a_known_master_and_an_unknown_one_is_told() {
+        let masters = vec![Address::new("a", 1), Address::new("a", 2)];
+        let ranges = "*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$1\r\na\r\n:1\r\n";
+        let ranges = parse_redis_value(ranges.as_bytes()).unwrap();
+        let cluster = Cluster::default();
+        *cluster.state() = State {
+            slots: slots::read(&masters[0], &ranges).unwrap().1,
+            masters,
+            ..State::default()
+        };
+        let moved = |answer: &str| {
+            let answer = parse_redis_value(answer.as_bytes()).unwrap();
+            let answer = answer.extract_error().unwrap_err();
+            cluster.has_moved(&Address::new("a", 1), &answer)
+        };
+        let unknown = || cluster.state().unknown_owner.notified().now_or_never();
+        assert_eq!(cluster.server_of(b"user1000"), 0);
+        assert!(!moved("-ERR no\r\n"));
+        // Without a host it is the same one.
+        for (answer, server) in [("a:2", 1), ("a:1", 0), (":2", 1)] {
+            assert!(moved(&format!("-MOVED 3443 {answer}\r\n")));
+            assert_eq!(cluster.server_of(b"user1000"), server);
+        }
+        assert!(unknown().is_none());
+        assert!(moved("-MOVED 3443 b:1\r\n"));
+        assert!(unknown().is_some());
+        assert_eq!(cluster.server_of(b"user1000"), 1);
+    }
+}

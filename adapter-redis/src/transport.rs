@@ -223,3 +223,45 @@ impl Driver for Redis {
         format!("{}: no answer within {limit:?}{hint}", self.at())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use socketioxide_adapter_core::{backend::Endpoint, socket::Address};
+
+    use super::*;
+
+    fn redis() -> Redis {
+        let endpoint = Endpoint::new(Address::Unix("/nowhere".into())).with_prefix("p");
+        Redis::new(RedisConfig::new(endpoint), None, None)
+    }
+
+    #[test]
+    fn only_the_server_that_was_asked_in_this_session_has_a_say_about_a_channel() {
+        let redis = redis();
+        // Whether the server's word, that the channel is elsewhere now, was heard.
+        let is_heard = |session, server| {
+            let data = vec![Value::BulkString("c".into()), Value::Int(0)];
+            let kind = PushKind::SUnsubscribe;
+            redis.receive(session, server, PushInfo { kind, data });
+            redis.topics.changed().now_or_never().is_some()
+        };
+        lock(&redis.asked).insert("c".into(), (3, 1));
+        assert!(!is_heard(2, 1), "of a session before");
+        assert!(!is_heard(3, 0), "another server");
+        assert!(is_heard(3, 1));
+        assert!(!is_heard(3, 1), "once");
+        lock(&redis.asked).insert("c".into(), (3, 1));
+        redis.ended();
+        assert!(!is_heard(3, 1), "after the end");
+    }
+
+    #[test]
+    fn another_database_has_other_channels() {
+        let mut redis = redis();
+        let topic = Topic::Namespace("/a b".into());
+        assert_eq!(redis.topic(&topic).0, "p:ns/a b");
+        redis.config.database = 2;
+        assert_eq!(redis.topic(&topic).0, "p:2:ns/a b");
+    }
+}
