@@ -94,8 +94,8 @@ impl RedisConfig {
                 sentinel.password = url.take("sentinel_password");
                 topology = Arc::new(sentinel);
             }
-            _ if endpoint.servers.len() > 1 => return Err(invalid("redis:// takes one host")),
-            _ => {}
+            _ if endpoint.servers.len() == 1 => {}
+            _ => return Err(invalid("expected one host, as in redis://127.0.0.1:6379")),
         }
         let database = if matches!(kind, "unix" | "sentinel") {
             endpoint.username = url.take("user");
@@ -110,11 +110,6 @@ impl RedisConfig {
             }
         };
         url.finish()?;
-        if endpoint.servers.is_empty() {
-            return Err(invalid(
-                "no host, expected something like redis://127.0.0.1:6379",
-            ));
-        }
         Ok(Self {
             endpoint,
             topology,

@@ -3,9 +3,9 @@
 //! Texts of the server are not passed on: it may repeat the arguments of a command it does not know, and with them the
 //! password. What is passed on is the code, the first word of its answer.
 
-use std::{error::Error as StdError, fmt::Display, io};
+use std::{fmt::Display, io};
 
-use redis::{ErrorKind as Redis, RedisError, ServerErrorKind as Server};
+use redis::{ErrorKind as Redis, RedisError};
 use socketioxide_adapter_core::{
     Error,
     ErrorKind::{self, Config, Interrupted, Protocol, Unauthorized, Unavailable},
@@ -20,19 +20,12 @@ pub(crate) fn connect(kind: ErrorKind, at: impl Display, what: &str) -> Error {
 
 /// An error of the socket while connecting.
 pub(crate) fn from_io(at: impl Display, error: &io::Error) -> Error {
-    let error: &(dyn StdError + 'static) = error;
     let (kind, what) = socket::explain(error, "Redis", "a plain redis:// port");
     connect(kind, at, &what)
 }
 
 /// An error of redis-rs: of the connection, or an answer of the server.
 pub(crate) fn from_redis(step: Step, at: impl Display, error: &RedisError) -> Error {
-    // While connecting, an answer we do not know may come from a proxy whose server is away: try again.
-    let unknown = match step {
-        Step::Connect => Unavailable,
-        _ => ErrorKind::Rejected,
-    };
-    let other;
     let (kind, what) = match error.kind() {
         Redis::Io if step == Step::Connect => {
             (Unavailable, "the connection was closed during the login")
@@ -47,13 +40,12 @@ pub(crate) fn from_redis(step: Step, at: impl Display, error: &RedisError) -> Er
             "the server is too old, Redis 6.2 or newer is needed",
         ),
         Redis::AuthenticationFailed => (Unauthorized, WRONG_PASSWORD),
-        Redis::Server(Server::ResponseError) => refusal(error.detail().unwrap_or_default())
-            .unwrap_or((unknown, "refused by the server (ERR)")),
         Redis::Server(_) | Redis::Extension => {
             let code = error.code().unwrap_or_default();
-            let letters: String = code.chars().filter(char::is_ascii_uppercase).collect();
-            other = format!("refused by the server ({letters})");
-            answer(code).unwrap_or((unknown, &other))
+            match answer(code, error.detail().unwrap_or_default()) {
+                Some(known) => known,
+                None => return unknown(step, at, code),
+            }
         }
         _ => (Protocol, "an answer that redis-rs cannot read"),
     };
@@ -62,73 +54,58 @@ pub(crate) fn from_redis(step: Step, at: impl Display, error: &RedisError) -> Er
 
 const WRONG_PASSWORD: &str = "wrong user name or password";
 
-/// What an error code of the server means.
-fn answer(code: &str) -> Option<(ErrorKind, &'static str)> {
-    Some(match code {
-        "WRONGPASS" => (Unauthorized, WRONG_PASSWORD),
-        "NOAUTH" => (
-            Unauthorized,
-            "a password is required, add it to the URL: redis://user:password@host",
-        ),
-        "NOPERM" => (
-            Unauthorized,
+/// What an answer of the server means.
+fn answer(code: &str, detail: &str) -> Option<(ErrorKind, &'static str)> {
+    let says = |text| detail.contains(text);
+    let what = match code {
+        "WRONGPASS" => WRONG_PASSWORD,
+        "NOAUTH" => "a password is required, add it to the URL: redis://user:password@host",
+        "NOPERM" => {
             "forbidden by the ACL, the user needs +hello +publish +subscribe +unsubscribe &<prefix>:*; \
-             for a cluster, sentinels and streams see their documentation",
-        ),
-        "DENIED" => (
-            Unauthorized,
-            "protected mode: the server takes only local clients until it has a password",
-        ),
-        "NOPROTO" => (
-            Config,
-            "the server does not speak RESP3, Redis 6.2 or newer is needed",
-        ),
-        "LOADING" => (Unavailable, "the server is loading its data"),
-        "BUSY" => (Unavailable, "the server is busy with a script"),
-        "OOM" => (Unavailable, "the server is out of memory"),
-        "MISCONF" => (
-            Unavailable,
-            "the server cannot save its data and takes no writes, see its log",
-        ),
-        "NOREPLICAS" => (
-            Unavailable,
-            "the server has fewer replicas than it wants before it takes writes",
-        ),
-        "READONLY" => (
-            Unavailable,
-            "the server is a read-only replica, connect to its primary",
-        ),
-        "MASTERDOWN" => (Unavailable, "the server is a replica without a primary"),
-        "CLUSTERDOWN" | "TRYAGAIN" => (Unavailable, "the Redis Cluster is not ready"),
+             for a cluster, sentinels and streams see their documentation"
+        }
+        "DENIED" => "protected mode: the server takes only local clients until it has a password",
+        "NOPROTO" => "the server does not speak RESP3, Redis 6.2 or newer is needed",
+        "LOADING" => "the server is loading its data",
+        "BUSY" => "the server is busy with a script",
+        "OOM" => "the server is out of memory",
+        "MISCONF" => "the server cannot save its data and takes no writes, see its log",
+        "NOREPLICAS" => "the server has fewer replicas than it wants before it takes writes",
+        "READONLY" => "the server is a read-only replica, connect to its primary",
+        "MASTERDOWN" => "the server is a replica without a primary",
+        "CLUSTERDOWN" | "TRYAGAIN" => "the Redis Cluster is not ready",
         // Only with sharded Pub/Sub, which follows the slot.
-        "MOVED" => (Unavailable, "the slot has just moved to another server"),
+        "MOVED" => "the slot has just moved to another server",
+        "ERR" if says(TOO_MANY) => "the server has too many clients, raise its maxclients",
+        "ERR" if says("cluster support disabled") => "the server is no Redis Cluster, use redis://",
+        "ERR" if says("unknown command") => {
+            "the server is too old, with a cluster Redis 7 or newer is needed"
+        }
+        "ERR" if says("DB index") || says("SELECT is not allowed") => {
+            "the server has no such database, correct the number at the end of the URL"
+        }
         _ => return None,
-    })
+    };
+    let kind = match code {
+        "WRONGPASS" | "NOAUTH" | "NOPERM" | "DENIED" => Unauthorized,
+        "NOPROTO" => Config,
+        "ERR" if !says(TOO_MANY) => Config,
+        _ => Unavailable,
+    };
+    Some((kind, what))
 }
 
-/// What an answer with the general code `ERR` means.
-fn refusal(detail: &str) -> Option<(ErrorKind, &'static str)> {
-    let says = |text| detail.contains(text);
-    if says("max number of clients") {
-        Some((
-            Unavailable,
-            "the server has too many clients, raise its maxclients",
-        ))
-    } else if says("cluster support disabled") {
-        Some((Config, "the server is no Redis Cluster, use redis://"))
-    } else if says("unknown command") {
-        Some((
-            Config,
-            "the server is too old, with a cluster Redis 7 or newer is needed",
-        ))
-    } else if says("DB index") || says("SELECT is not allowed") {
-        Some((
-            Config,
-            "the server has no such database, correct the number at the end of the URL",
-        ))
-    } else {
-        None
-    }
+const TOO_MANY: &str = "max number of clients";
+
+/// While connecting, an answer we do not know may come from a proxy whose server is away: try again.
+fn unknown(step: Step, at: impl Display, code: &str) -> Error {
+    let kind = match step {
+        Step::Connect => Unavailable,
+        _ => ErrorKind::Rejected,
+    };
+    let code: String = code.chars().filter(char::is_ascii_uppercase).collect();
+    let message = format!("{at}: refused by the server ({code})");
+    step.error("redis", kind, message)
 }
 
 #[cfg(test)]

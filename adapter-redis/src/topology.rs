@@ -2,56 +2,54 @@
 //!
 //! The types are those of redis-rs and change with its version.
 
-use std::{fmt, future::pending, time::Duration};
+use std::{fmt, future::pending, slice, time::Duration};
 
 use async_trait::async_trait;
-use redis::{Value, from_redis_value};
+use redis::{RedisError, from_redis_value};
 use socketioxide_adapter_core::{Error, ErrorKind, Result, socket::Address, transport::Step};
 use tokio::time::sleep;
 
 pub use crate::connection::Client;
-use crate::{config::invalid, error};
+use crate::{
+    config::invalid,
+    connection::{is_replica, login},
+    error,
+};
 
 /// How often a sentinel is asked whether the primary is still the same.
 const FOLLOW: Duration = Duration::from_secs(1);
 
-/// How the servers of a session are found. One value may serve several transports.
+/// How the servers of a session are found, and what each of them is for. What it knows of the servers is about the present
+/// session of one transport.
 #[async_trait]
 pub trait Topology: fmt::Debug + Send + Sync + 'static {
-    /// Finds the servers to connect to now. `given` are those of the configuration. Needs no deadline.
-    async fn find(&self, client: &Client, given: &[Address]) -> Result<Found>;
+    /// Finds the servers of a new session, at least one. `given` are those of the configuration. Needs no deadline.
+    async fn find(&self, client: &Client, given: &[Address]) -> Result<Vec<Address>>;
 
-    /// Whether each server has channels of its own, which are used by sharded Pub/Sub: `SPUBLISH`, `SSUBSCRIBE` and
-    /// `SUNSUBSCRIBE`.
+    /// The commands to publish, to subscribe and to end that.
+    fn verbs(&self) -> [&'static str; 3] {
+        ["PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"]
+    }
+
+    /// Whether replicas of a Redis Cluster are of no use, because they do not pass on what is published.
     fn is_sharded(&self) -> bool {
         false
     }
 
-    /// The slot of a channel: which of [`Found::slots`] says where it is.
-    fn slot(&self, _channel: &[u8]) -> usize {
+    /// Which of the servers has a channel, by its index.
+    fn server_of(&self, _channel: &[u8]) -> usize {
         0
     }
 
-    /// Returns once there is another server in the place of this one, which is the first of the session.
-    async fn replaced(&self, _client: &Client, _given: &[Address], _present: &Address) -> Error {
-        pending().await
+    /// Whether an answer of one of the servers says that a channel is at another one. Then [`server_of`](Self::server_of)
+    /// says so too from now on.
+    fn has_moved(&self, _from: &Address, _answer: &RedisError) -> bool {
+        false
     }
-}
 
-/// The servers of one session.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Found {
-    /// All masters.
-    pub servers: Vec<Address>,
-    /// For each slot, the index of the server that has its channels; the session follows what moves to another one.
-    pub slots: Vec<u16>,
-}
-
-impl Found {
-    /// Servers, and for each slot the index of the one that has it.
-    pub const fn new(servers: Vec<Address>, slots: Vec<u16>) -> Self {
-        Self { servers, slots }
+    /// Returns once this session should end because there are other servers now. `first` is its first one.
+    async fn replaced(&self, _client: &Client, _given: &[Address], _first: &Address) -> Error {
+        pending().await
     }
 }
 
@@ -61,9 +59,9 @@ pub struct Standalone;
 
 #[async_trait]
 impl Topology for Standalone {
-    async fn find(&self, _client: &Client, given: &[Address]) -> Result<Found> {
+    async fn find(&self, _client: &Client, given: &[Address]) -> Result<Vec<Address>> {
         match given {
-            [server] => Ok(Found::new(vec![server.clone()], vec![0])),
+            [server] => Ok(vec![server.clone()]),
             _ => Err(invalid("one server is needed, or several sentinels")),
         }
     }
@@ -92,24 +90,24 @@ impl Sentinel {
     }
 
     async fn primary(&self, client: &Client, sentinels: &[Address]) -> Result<Address> {
-        let client = client.with_login(self.username.as_deref(), self.password.as_deref(), 0);
+        let client = Client {
+            login: login(self.username.as_deref(), self.password.as_deref(), 0),
+            ..client.clone()
+        };
         let mut command = redis::cmd("SENTINEL");
         let command = command.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.primary);
         let (sentinel, answer) = client.ask(sentinels, command).await?;
-        let address = match answer {
-            Value::Array(parts) => <[Value; 2]>::try_from(parts).ok(),
-            Value::Nil => {
+        match from_redis_value::<Option<(String, u16)>>(answer) {
+            Ok(Some((host, port))) => Ok(Address::new(host, port)),
+            Ok(None) => {
                 let what = format!("the sentinel knows no primary {:?}", self.primary);
-                return Err(error::connect(ErrorKind::Config, sentinel, &what));
+                Err(error::connect(ErrorKind::Config, sentinel, &what))
             }
-            _ => None,
-        };
-        let address = address.and_then(|[host, port]| {
-            let host: String = from_redis_value(host).ok()?;
-            Some(Address::new(host, from_redis_value(port).ok()?))
-        });
-        let what = "the sentinel names no address";
-        address.ok_or_else(|| error::connect(ErrorKind::Unavailable, sentinel, what))
+            Err(_) => {
+                let what = "the sentinel names no address";
+                Err(error::connect(ErrorKind::Unavailable, sentinel, what))
+            }
+        }
     }
 }
 
@@ -121,22 +119,24 @@ impl fmt::Debug for Sentinel {
 
 #[async_trait]
 impl Topology for Sentinel {
-    async fn find(&self, client: &Client, given: &[Address]) -> Result<Found> {
-        let primary = self.primary(client, given).await?;
-        Ok(Found::new(vec![primary], vec![0]))
+    async fn find(&self, client: &Client, given: &[Address]) -> Result<Vec<Address>> {
+        Ok(vec![self.primary(client, given).await?])
     }
 
     /// A primary that is cut off from the sentinels does not notice that they have another one.
-    async fn replaced(&self, client: &Client, given: &[Address], present: &Address) -> Error {
+    async fn replaced(&self, client: &Client, given: &[Address], first: &Address) -> Error {
         loop {
             sleep(FOLLOW).await;
             // A sentinel that cannot be asked says nothing about the primary, and one that was cut off itself may name
             // an old one.
             if let Ok(other) = self.primary(client, given).await
-                && other != *present
-                && client.is_primary(&other).await
+                && other != *first
+                && let Ok((_, role)) = client
+                    .ask(slice::from_ref(&other), &redis::cmd("HELLO"))
+                    .await
+                && !is_replica(role, false)
             {
-                let message = format!("{present}: the sentinels have another primary, {other}");
+                let message = format!("{first}: the sentinels have another primary, {other}");
                 return Step::Link.error("redis", ErrorKind::Unavailable, message);
             }
         }

@@ -16,8 +16,8 @@ use socketioxide_adapter_core::{
     ErrorKind, Result,
     socket::Tls,
     transport::{
-        Budget, Capabilities, Connected, Continuity, Delivery, Driver, Limits, Name, Receipt,
-        SessionUp, Step, Topic, Topics,
+        Budget, Capabilities, Connected, Continuity, Delivery, Driver, Limits, Name, Permit,
+        Receipt, SessionUp, Step, Topic, Topics,
     },
 };
 use tokio_util::task::TaskTracker;
@@ -25,8 +25,8 @@ use tokio_util::task::TaskTracker;
 use crate::{
     companion::Companion,
     config::RedisConfig,
-    connection::Client,
-    session::{self, Session},
+    connection::{Client, login},
+    session::{self, Server, Session},
 };
 
 /// A link to Redis: to one server, to the primary that sentinels know, or to whatever the topology finds.
@@ -44,13 +44,11 @@ pub struct Redis {
     pub(crate) companion: Option<Arc<dyn Companion>>,
     pub(crate) topics: Topics,
     budget: Budget,
-    session: Mutex<Option<Arc<Session>>>,
-    asked: Mutex<Asked>,
+    pub(crate) session: Mutex<Option<Arc<Session>>>,
+    /// For each channel, the number of the session and the index of its server that was asked for it: whoever else says
+    /// something about a channel has not heard yet that the session is over, or that the channel is elsewhere.
+    pub(crate) asked: Mutex<HashMap<Name, (u64, usize)>>,
 }
-
-/// For each channel, the number of the session and the index of its server that was asked for it: whoever else says
-/// something about a channel has not heard yet that the session is over, or that the channel is elsewhere.
-pub(crate) type Asked = HashMap<Name, (u64, usize)>;
 
 impl Redis {
     pub(crate) fn new(
@@ -61,7 +59,11 @@ impl Redis {
         let endpoint = &config.endpoint;
         let (username, password) = (endpoint.username.as_deref(), endpoint.password.as_deref());
         Self {
-            client: Client::new(tls).with_login(username, password, config.database),
+            client: Client {
+                tls,
+                login: login(username, password, config.database),
+                turn: Arc::default(),
+            },
             companion,
             topics: Topics::default(),
             budget: Budget::new(endpoint.limits.publish_buffer),
@@ -81,7 +83,21 @@ impl Redis {
     /// Dropping the future before its first poll sends nothing; later the outcome is unknown.
     pub async fn send(&self, command: &Cmd, bytes: usize) -> Result<Value> {
         let permit = self.budget.take(self.name(), bytes)?;
-        self.session()?.send(0, permit, command).await
+        self.send_to(0, permit, command).await
+    }
+
+    async fn send_to(&self, server: usize, permit: Permit, command: &Cmd) -> Result<Value> {
+        let session = lock(&self.session).clone();
+        let server = session.as_ref().and_then(|it| it.servers.get(server));
+        let Some(Server { publishing, .. }) = server else {
+            return Err(Step::Publish.down(self.name(), self.at()));
+        };
+        let answer = publishing.publish(permit, command).await;
+        answer.map_err(|error| {
+            let topology = &self.config.topology;
+            topology.has_moved(&publishing.address, &error);
+            publishing.error(Step::Publish, &error)
+        })
     }
 
     /// The channel of a topic. On the stack: a publish does not allocate for it.
@@ -96,35 +112,22 @@ impl Redis {
         channel
     }
 
-    fn session(&self) -> Result<Arc<Session>> {
-        let session = lock(&self.session).clone();
-        session.ok_or_else(|| Step::Publish.down(self.name(), self.at()))
-    }
-
-    pub(crate) fn open(&self, session: Arc<Session>) {
-        *lock(&self.session) = Some(session);
-    }
-
-    pub(crate) fn asked(&self) -> MutexGuard<'_, Asked> {
-        lock(&self.asked)
-    }
-
     /// Hands out what a session received from one of its servers. Called by the reader itself, in the order of arrival;
     /// never blocks.
     pub(crate) fn receive(&self, session: u64, server: usize, push: PushInfo) {
         let mut data = push.data.into_iter();
-        let Some(Value::BulkString(channel)) = data.next() else {
+        let (Some(Value::BulkString(channel)), payload) = (data.next(), data.next()) else {
             return;
         };
         let Ok(channel) = str::from_utf8(&channel) else {
             return;
         };
-        match (push.kind, data.next()) {
+        match (push.kind, payload) {
             (PushKind::Message | PushKind::SMessage, Some(Value::BulkString(payload))) => {
                 self.topics.push(session, channel, payload.into());
             }
             (kind @ (PushKind::Subscribe | PushKind::SSubscribe | PushKind::SUnsubscribe), _) => {
-                let mut asked = self.asked();
+                let mut asked = lock(&self.asked);
                 let entry = asked.get_key_value(channel);
                 let Some((name, _)) = entry.filter(|(_, by)| **by == (session, server)) else {
                     return;
@@ -143,7 +146,7 @@ impl Redis {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -178,17 +181,12 @@ impl Driver for Redis {
 
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
         let permit = self.budget.take(self.name(), payload.len())?;
-        let session = self.session()?;
         let (topology, channel) = (&self.config.topology, self.channel(topic));
-        let verb = if topology.is_sharded() {
-            "SPUBLISH"
-        } else {
-            "PUBLISH"
-        };
+        let [publish, ..] = topology.verbs();
         let mut command = Cmd::with_capacity(3, channel.len() + payload.len() + 16);
-        command.arg(verb).arg(&channel[..]).arg(&payload[..]);
-        let server = session.server_of(topology.slot(&channel));
-        match session.send(server, permit, &command).await? {
+        command.arg(publish).arg(&channel[..]).arg(&payload[..]);
+        let server = topology.server_of(&channel);
+        match self.send_to(server, permit, &command).await? {
             Value::Int(receivers) => Ok(Receipt::with_receivers(receivers.try_into().unwrap_or(0))),
             _ => {
                 let message = "the answer is no number of receivers";
@@ -204,7 +202,7 @@ impl Driver for Redis {
     fn ended(&self) {
         *lock(&self.session) = None;
         // Before the topics: who is just about to confirm one does so for the session that is over.
-        self.asked().clear();
+        lock(&self.asked).clear();
         self.topics.end(false);
         if let Some(companion) = &self.companion {
             companion.end();
@@ -223,5 +221,47 @@ impl Driver for Redis {
             None => "",
         };
         format!("{}: no answer within {limit:?}{hint}", self.at())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use socketioxide_adapter_core::{backend::Endpoint, socket::Address};
+
+    use super::*;
+
+    fn redis() -> Redis {
+        let endpoint = Endpoint::new(Address::Unix("/nowhere".into())).with_prefix("p");
+        Redis::new(RedisConfig::new(endpoint), None, None)
+    }
+
+    #[test]
+    fn only_the_server_that_was_asked_in_this_session_has_a_say_about_a_channel() {
+        let redis = redis();
+        // Whether the server's word, that the channel is elsewhere now, was heard.
+        let is_heard = |session, server| {
+            let data = vec![Value::BulkString("c".into()), Value::Int(0)];
+            let kind = PushKind::SUnsubscribe;
+            redis.receive(session, server, PushInfo { kind, data });
+            redis.topics.changed().now_or_never().is_some()
+        };
+        lock(&redis.asked).insert("c".into(), (3, 1));
+        assert!(!is_heard(2, 1), "of a session before");
+        assert!(!is_heard(3, 0), "another server");
+        assert!(is_heard(3, 1));
+        assert!(!is_heard(3, 1), "once");
+        lock(&redis.asked).insert("c".into(), (3, 1));
+        redis.ended();
+        assert!(!is_heard(3, 1), "after the end");
+    }
+
+    #[test]
+    fn another_database_has_other_channels() {
+        let mut redis = redis();
+        let topic = Topic::Namespace("/a b".into());
+        assert_eq!(redis.topic(&topic).0, "p:ns/a b");
+        redis.config.database = 2;
+        assert_eq!(redis.topic(&topic).0, "p:2:ns/a b");
     }
 }
