@@ -16,7 +16,7 @@
 //!
 //! Everything but the wire protocol of the broker is provided. Write a [`Driver`], and [`Connected`] makes a transport of it:
 //! the reconnect loop from connect to close, deadlines, and the calls. [`Topics`] is the table of what is wanted; where the
-//! broker has logs that can be read from any position, [`log`](self::log) is. [`Budget`] bounds what waits to be answered,
+//! broker has logs that can be read from any position, [`log`] is. [`Budget`] bounds what waits to be answered,
 //! [`pulse`] notices that a connection is dead, [`socket`](crate::socket) opens it. Or take the parts: [`supervise()`],
 //! [`link()`], [`Subscription::channel`]. The in-memory transport in [`memory`](crate::memory) is a complete one to read.
 
