@@ -92,7 +92,7 @@ impl StreamsConfig {
     /// Reads a URL and its options; the [crate documentation](crate) lists them.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] that names the part or the option that cannot be used, never its value.
+    /// `Config` that names the part or the option that cannot be used, never its value.
     pub fn from_url(mut url: BackendUrl) -> Result<Self> {
         let length = url.take_parsed("maxlen", "a number of entries such as 10000")?;
         let age = url.take_duration("max_age")?;
