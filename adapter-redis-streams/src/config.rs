@@ -3,11 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use socketioxide_adapter_core::{
-    Error, ErrorKind, Result,
+    Result,
     backend::BackendUrl,
-    transport::{Capabilities, Delivery, Replay},
+    transport::{Topic, log::Place},
 };
 use socketioxide_adapter_redis::RedisConfig;
+use tracing::warn;
+
+use crate::{error::invalid, transport::RedisStreamsTransport};
 
 /// Entries asked for at once. A log by length keeps more than that, which is what lets a reader know that nothing was
 /// trimmed before its eyes.
@@ -41,17 +44,15 @@ pub enum Ephemeral {
     Log,
 }
 
-/// Everything [`RedisStreamsTransport::connect`](crate::RedisStreamsTransport::connect) needs to know.
-///
-/// Nothing is checked before `connect`. `Debug` does not show the password.
+/// Everything that connecting needs to know. Nothing is checked before [`connect`](Self::connect). `Debug` does not show the
+/// passwords.
 ///
 /// ```
 /// use std::time::Duration;
-/// use socketioxide_adapter_redis::{Address, RedisConfig};
-/// use socketioxide_adapter_redis_streams::{Retention, StreamsConfig};
+/// use socketioxide_adapter_redis_streams::{Address, Endpoint, RedisConfig, Retention, StreamsConfig};
 ///
-/// let redis = RedisConfig::new(Address::Tcp { host: "10.0.0.1".into(), port: 6379 });
-/// let config = StreamsConfig::new(redis)
+/// let endpoint = Endpoint::new(Address::new("10.0.0.1", 6379)).with_prefix("chat");
+/// let config = StreamsConfig::new(RedisConfig::new(endpoint))
 ///     .with_retention(Retention::Length(50_000))
 ///     .with_namespace_retention("/audit", Retention::Age(Duration::from_secs(3_600)));
 /// ```
@@ -59,8 +60,8 @@ pub enum Ephemeral {
 #[must_use]
 #[non_exhaustive]
 pub struct StreamsConfig {
-    /// The server, credentials, prefix, deadlines and buffers. A full `subscription_buffer` makes the reader wait; nothing
-    /// is dropped. All keys begin with the prefix.
+    /// The server, credentials, prefix, deadlines, buffers and the database. A full `subscription_buffer` makes the reader
+    /// wait; nothing is dropped. All keys begin with the prefix.
     pub redis: RedisConfig,
     /// How much of a log is kept. Default 10,000 entries.
     pub retention: Retention,
@@ -91,7 +92,7 @@ impl StreamsConfig {
     /// Reads a URL and its options; the [crate documentation](crate) lists them.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] that names the part or the option that cannot be used, never its value.
+    /// `Config` that names the part or the option that cannot be used, never its value.
     pub fn from_url(mut url: BackendUrl) -> Result<Self> {
         let length = url.take_parsed("maxlen", "a number of entries such as 10000")?;
         let age = url.take_duration("max_age")?;
@@ -150,8 +151,30 @@ impl StreamsConfig {
         self
     }
 
+    /// Connects. Resolves once the first session is up; until then it tries again and again.
+    ///
+    /// # Errors
+    /// As [`RedisConfig::connect`]; also `Config` if the nodes that are there already share their logs in another way.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends what it started.
+    pub async fn connect(self) -> Result<RedisStreamsTransport> {
+        self.validate()?;
+        let window = self.reconnect_window();
+        if let Retention::Age(age) = self.retention
+            && age < window
+        {
+            warn!(
+                ?age,
+                ?window,
+                "the logs keep less than an outage may take, raise max_age"
+            );
+        }
+        RedisStreamsTransport::start(self).await
+    }
+
     /// Checks what the types cannot; the rest is for the transport below.
-    pub(crate) fn validate(&self) -> Result<()> {
+    fn validate(&self) -> Result<()> {
         for retention in self.namespaces.values().chain([&self.retention]) {
             match retention {
                 Retention::Length(length) if *length < PAGE as u64 => {
@@ -177,33 +200,112 @@ impl StreamsConfig {
         Ok(())
     }
 
-    pub(crate) const fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Delivery::AtLeastOnce)
-            .with_replay(Replay::WithinRetention)
-            .with_confirms(true)
-            .with_total_order(true)
-            .with_max_payload(self.redis.limits.max_payload)
-    }
-
     /// The longest that a node may be away because of an outage of a moment: what is kept for less is lost by it.
     pub(crate) fn reconnect_window(&self) -> Duration {
-        SILENCE + self.redis.limits.backoff.ceiling + self.redis.limits.connect_timeout
+        let limits = &self.redis.endpoint.limits;
+        SILENCE + limits.backoff.ceiling + limits.connect_timeout
+    }
+
+    /// Where a topic is kept; `None`: nowhere, it goes by Pub/Sub.
+    pub(crate) fn place(&self, topic: &Topic) -> Option<Place> {
+        if self.ephemeral == Ephemeral::PubSub && !matches!(topic, Topic::Namespace(_)) {
+            return None;
+        }
+        let (prefix, name) = (&self.redis.endpoint.prefix, topic.to_string());
+        let (log, topic) = match self.streams {
+            None => (format!("{prefix}:{name}"), None),
+            Some(streams) => {
+                let stream = hash(name.as_bytes()) % u64::from(streams);
+                // In braces: what a Redis Cluster spreads keys by.
+                (format!("{prefix}:{{log/{stream}}}"), Some(name.into()))
+            }
+        };
+        let kept = match self.retention_of(&log) {
+            Retention::Length(length) => length,
+            Retention::Age(_) => 0,
+        };
+        let log = log.into();
+        Some(Place { log, topic, kept })
+    }
+
+    /// How much of a log is kept.
+    pub(crate) fn retention_of(&self, log: &str) -> Retention {
+        let topic = log.strip_prefix(&*self.redis.endpoint.prefix);
+        let path = topic.and_then(|topic| topic.strip_prefix(":ns"));
+        let own = path.and_then(|path| self.namespaces.get(path));
+        own.copied().unwrap_or(self.retention)
     }
 
     /// What all nodes of a cluster must have in common.
     pub(crate) fn layout(&self) -> String {
-        let streams = self.streams.unwrap_or(0);
         let ephemeral = match self.ephemeral {
-            Ephemeral::PubSub => "pubsub",
-            Ephemeral::Log => "log",
+            Ephemeral::PubSub => "ephemeral=pubsub",
+            Ephemeral::Log => "ephemeral=log",
         };
-        match streams {
-            0 => format!("ephemeral={ephemeral}"),
-            _ => format!("streams={streams} ephemeral={ephemeral}"),
+        match self.streams {
+            None => ephemeral.to_owned(),
+            Some(streams) => format!("streams={streams} {ephemeral}"),
         }
     }
 }
 
-pub(crate) fn invalid(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Config, "redis-streams: config", message.into())
+/// FNV-1a. Every node must come to the same, whatever it was built with.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use socketioxide_adapter_core::NodeId;
+    use socketioxide_adapter_redis::{Address, Endpoint};
+
+    use super::*;
+
+    fn config() -> StreamsConfig {
+        let endpoint = Endpoint::new(Address::new("h", 1)).with_prefix("p:q");
+        StreamsConfig::new(RedisConfig::new(endpoint))
+    }
+
+    fn namespace(path: &str) -> Topic {
+        Topic::Namespace(path.to_owned().into())
+    }
+
+    #[test]
+    fn a_namespace_has_its_log_with_its_retention_and_the_rest_has_none() {
+        let minute = Retention::Age(Duration::from_secs(60));
+        let config = config().with_namespace_retention("/audit", minute);
+        let place = |path| config.place(&namespace(path)).unwrap();
+        let (chat, audit) = (place("/chat"), place("/audit"));
+        assert_eq!(
+            (&*chat.log, chat.topic, chat.kept),
+            ("p:q:ns/chat", None, LENGTH)
+        );
+        assert_eq!(
+            (&*audit.log, audit.topic, audit.kept),
+            ("p:q:ns/audit", None, 0)
+        );
+        assert_eq!(config.retention_of(&audit.log), minute);
+        assert_eq!(config.retention_of("p:q:ns/audit/x"), config.retention);
+        let others = [Topic::Cluster, Topic::Node(NodeId::random())];
+        assert!(others.iter().all(|topic| config.place(topic).is_none()));
+        let logged = config.with_ephemeral(Ephemeral::Log);
+        let cluster = logged.place(&Topic::Cluster).unwrap();
+        assert_eq!((&*cluster.log, cluster.kept), ("p:q:cluster", LENGTH));
+    }
+
+    /// All nodes must come to the same, also those of another version.
+    #[test]
+    fn topics_that_share_logs_are_where_they_always_were() {
+        let config = config().with_streams(4);
+        let place = |path| config.place(&namespace(path)).unwrap();
+        let logs = ["/", "/chat", "/a", "/b"].map(|path| place(path).log);
+        let logs = logs.each_ref().map(|log| &**log);
+        assert_eq!(
+            logs,
+            ["p:q:{log/3}", "p:q:{log/1}", "p:q:{log/2}", "p:q:{log/3}"]
+        );
+        assert_eq!(place("/a").topic.as_deref(), Some("ns/a"));
+    }
 }

@@ -43,21 +43,20 @@
 
 mod config;
 mod error;
-mod log;
 mod page;
-mod position;
 mod reply;
 mod server;
 mod session;
 mod transport;
 
-use std::sync::Arc;
-
-use socketioxide_adapter_core::{backend::Backend, transport::Transport};
+use socketioxide_adapter_core::backend::{Backend, connecting};
 
 pub use self::{
     config::{Ephemeral, Retention, StreamsConfig},
     transport::RedisStreamsTransport,
+};
+pub use socketioxide_adapter_redis::{
+    Address, Backoff, BufferLimits, Endpoint, Limits, RedisConfig, RootCa, Sentinel,
 };
 
 /// Redis Streams for a [`Registry`](socketioxide_adapter_core::backend::Registry).
@@ -73,12 +72,5 @@ pub const BACKEND: Backend = Backend {
         "valkey+sentinel+streams",
         "valkeys+sentinel+streams",
     ],
-    connect: |url| {
-        Box::pin(async move {
-            let config = StreamsConfig::from_url(url)?;
-            let transport = RedisStreamsTransport::connect(config).await?;
-            let transport: Arc<dyn Transport> = Arc::new(transport);
-            Ok(transport)
-        })
-    },
+    connect: |url| connecting(async { StreamsConfig::from_url(url)?.connect().await }),
 };

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{config::PAGE, position::Entry};
+use bytes::Bytes;
+
+use crate::{config::PAGE, reply::Entry};
 
 /// Logs asked for at once, at most.
 const LOGS: usize = 32;
@@ -46,7 +48,7 @@ impl Page {
         took: Option<Duration>,
     ) {
         let (count, bytes) = entries.fold((0, 0), |(count, bytes), entry| {
-            (count + 1, bytes + entry.len())
+            (count + 1, bytes + bytes_of(entry))
         });
         match took {
             Some(took) if took > SLOW => self.bytes = (self.bytes.min(bytes) / 2).max(FEW),
@@ -60,12 +62,14 @@ impl Page {
     }
 }
 
+fn bytes_of(entry: &Entry) -> usize {
+    entry.payload.as_ref().map_or(0, Bytes::len)
+}
+
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::position::Id;
+    use crate::reply::Id;
 
     fn entry(size: usize) -> Entry {
         Entry {
@@ -88,7 +92,7 @@ mod tests {
             let logs = page.logs(logs);
             // The last one that was read comes once more.
             let entries = vec![entry(size); logs * (page.entries(logs) + 1)];
-            let bytes: usize = entries.iter().map(Entry::len).sum();
+            let bytes: usize = entries.iter().map(bytes_of).sum();
             let way = Duration::from_secs(1).mul_f64(bytes as f64 / bytes_per_second as f64);
             page.saw(entries.iter(), Some(latency + way));
             (entries.len() - logs, latency + way)

@@ -1,16 +1,44 @@
 //! What the server answers, read strictly: an answer of another shape is an error, never a guess.
 
+use std::{fmt, str::FromStr};
+
 use bytes::Bytes;
 use redis::Value;
+use socketioxide_adapter_core::transport::log;
 
-use crate::position::{Entry, Id, Snapshot};
+pub(crate) type Entry = log::Entry<Id>;
+pub(crate) type Snapshot = log::Snapshot<Id>;
 
-/// The group that every log has from its beginning. Nobody reads through it: the id it stands at is the log's epoch, which
-/// is made and gone with the log in one step, and is the first one that any node asked for.
+/// The group that every log has from its beginning. Nobody reads through it: the number of the id it stands at is the log's
+/// epoch, which is made and gone with the log in one step, and is the first one that any node asked for.
 pub(crate) const EPOCH: &str = "epoch";
 /// The field of an entry that holds the payload, and the one that holds the topic in a shared log.
 pub(crate) const PAYLOAD: &str = "d";
 pub(crate) const TOPIC: &str = "t";
+
+/// The id of an entry: the server's time in milliseconds and a number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Id {
+    pub(crate) time: u64,
+    pub(crate) number: u64,
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.time, self.number)
+    }
+}
+
+impl FromStr for Id {
+    type Err = std::num::ParseIntError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (time, number) = text.split_once('-').unwrap_or((text, "0"));
+        Ok(Self {
+            time: time.parse()?,
+            number: number.parse()?,
+        })
+    }
+}
 
 /// `XINFO STREAM … FULL COUNT 1`, and `XRANGE … COUNT count` right after it.
 pub(crate) fn snapshot(state: &Value, range: Value, count: usize) -> Option<Snapshot> {
@@ -29,8 +57,8 @@ pub(crate) fn snapshot(state: &Value, range: Value, count: usize) -> Option<Snap
     let more = entries.len() >= count && entries.last().is_some_and(|entry| entry.id < last);
     Some(Snapshot {
         epoch: match groups.iter().find(ours) {
-            Some(group) => id(field(group, "last-delivered-id"))?,
-            None => Id::default(),
+            Some(group) => id(field(group, "last-delivered-id"))?.number,
+            None => 0,
         },
         added: number("entries-added"),
         length: number("length")?,
@@ -45,12 +73,12 @@ pub(crate) fn snapshot(state: &Value, range: Value, count: usize) -> Option<Snap
 }
 
 /// The logs in an answer to `XREAD` with their entries.
-pub(crate) fn read(answer: Value) -> Option<Vec<(Vec<u8>, Vec<Entry>)>> {
+pub(crate) fn read(answer: Value) -> Option<Vec<(String, Vec<Entry>)>> {
     let Value::Map(logs) = answer else {
         return (answer == Value::Nil).then(Vec::new);
     };
     let log = |(key, range)| match key {
-        Value::BulkString(key) => Some((key, entries(range)?)),
+        Value::BulkString(key) => Some((String::from_utf8(key).ok()?, entries(range)?)),
         _ => None,
     };
     logs.into_iter().map(log).collect()
@@ -79,7 +107,7 @@ fn entry(entry: Value) -> Option<Entry> {
         while let (Some(name), Some(Value::BulkString(value))) = (fields.next(), fields.next()) {
             match text(Some(&name)) {
                 Some(PAYLOAD) => entry.payload = Some(Bytes::from(value)),
-                Some(TOPIC) => entry.topic = Some(value),
+                Some(TOPIC) => entry.topic = String::from_utf8(value).ok(),
                 _ => {}
             }
         }
@@ -112,5 +140,22 @@ fn text(value: Option<&Value>) -> Option<&str> {
         Value::BulkString(text) => std::str::from_utf8(text).ok(),
         Value::SimpleString(text) => Some(text),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_as_they_are_written() {
+        let id = Id {
+            time: 1_700_000_000_000,
+            number: 3,
+        };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        let whole = Id { time: 5, number: 0 };
+        assert_eq!("5".parse(), Ok(whole));
+        assert!("x-1".parse::<Id>().is_err());
     }
 }

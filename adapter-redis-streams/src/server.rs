@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use redis::{Cmd, RedisResult, Value, cmd, pipe};
-use socketioxide_adapter_core::Result;
+use socketioxide_adapter_core::{
+    Result,
+    transport::{Step, log::Due},
+};
 use socketioxide_adapter_redis::companion::Session;
 
 use crate::{
-    config::Retention,
+    config::{Retention, StreamsConfig},
     error,
-    log::Due,
-    position::Snapshot,
-    reply::{self, EPOCH},
-    session::Reader,
+    reply::{self, EPOCH, Id, Snapshot},
 };
 
 /// The layout is forgotten so long after the last node.
@@ -24,7 +24,7 @@ const TRIES: u32 = 5;
 /// The server of one session.
 #[derive(Debug)]
 pub(crate) struct Server<'a> {
-    pub(crate) reader: &'a Reader,
+    pub(crate) config: &'a StreamsConfig,
     pub(crate) session: Session,
 }
 
@@ -32,16 +32,17 @@ impl Server<'_> {
     /// The command that makes the server let go of our connection when it blocks.
     pub(crate) async fn unblock(&self) -> Result<Cmd> {
         let client = self.ask(cmd("CLIENT").arg("ID")).await?;
-        let client = reply::number(&client).ok_or_else(|| error::unreadable("CLIENT ID"))?;
+        let client =
+            reply::number(&client).ok_or_else(|| error::unreadable(Step::Link, "CLIENT ID"))?;
         let mut unblock = cmd("CLIENT");
         unblock.arg("UNBLOCK").arg(client);
         Ok(unblock)
     }
 
-    /// Learns the server's time, and makes sure that all nodes keep their topics in the same places.
-    pub(crate) async fn agree(&self) -> Result<()> {
-        let config = &self.reader.config;
-        let (key, ours) = (format!("{}:layout", config.redis.prefix), config.layout());
+    /// The server's time since 1970. Makes sure that all nodes keep their topics in the same places.
+    pub(crate) async fn agree(&self) -> Result<Duration> {
+        let key = format!("{}:layout", self.config.redis.endpoint.prefix);
+        let ours = self.config.layout();
         let expiry = LAYOUT_EXPIRY.as_millis() as u64;
         let mut pipe = pipe();
         // A server without memory takes no new key, but can be read from all the same.
@@ -54,11 +55,9 @@ impl Server<'_> {
         let (theirs, time): (Option<String>, (u64, u32)) = answers
             .and_then(|(theirs, time): (RedisResult<_>, RedisResult<_>)| Ok((theirs?, time?)))
             .map_err(|error| self.session.error(&error))?;
-        self.reader
-            .set_server_time(Duration::new(time.0, time.1 * 1_000));
         match theirs {
             Some(theirs) if theirs != ours => Err(error::other_layout(&ours, &theirs)),
-            _ => Ok(()),
+            _ => Ok(Duration::new(time.0, time.1 * 1_000)),
         }
     }
 
@@ -67,16 +66,16 @@ impl Server<'_> {
     ///
     /// Not in a transaction, which a server without memory refuses even for reading: what does not fit together is asked
     /// for once more.
-    pub(crate) async fn snapshot(&self, due: &Due, entries: usize) -> RedisResult<Snapshot> {
-        let key = &*due.key;
+    pub(crate) async fn snapshot(&self, due: &Due<Id>, entries: usize) -> RedisResult<Snapshot> {
+        let key = &*due.log;
         let (from, count) = match due.from {
             Some(id) => (id.to_string(), entries + 1),
             None => ("+".to_owned(), 1),
         };
-        let expiry = match due.retention {
-            Retention::Length(_) => self.reader.config.idle_expiry,
-            Retention::Age(age) => self.reader.config.idle_expiry.max(age),
-        };
+        let mut expiry = self.config.idle_expiry;
+        if let Retention::Age(age) = self.config.retention_of(key) {
+            expiry = expiry.max(age);
+        }
         // The first node decides; for the others, and later, there is an epoch already.
         let epoch = format!("0-{}", fastrand::u64(1..));
         let mut pipe = pipe();

@@ -7,9 +7,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, future::join_all};
 use redis::{Cmd, Value, cmd};
-use socketioxide_adapter_core::{Error, Result};
+use socketioxide_adapter_core::{
+    Error, Result,
+    transport::{
+        Step,
+        log::{Cursors, Due, Ends},
+    },
+};
 use socketioxide_adapter_redis::companion::{Companion, Session};
 use tokio::{
     sync::oneshot,
@@ -20,10 +26,8 @@ use tracing::warn;
 use crate::{
     config::{PAGE, Retention, StreamsConfig},
     error,
-    log::{Cursors, Due, Taking},
     page::Page,
-    position::{Entry, Snapshot},
-    reply,
+    reply::{self, Entry, Id, Snapshot},
     server::Server,
 };
 
@@ -42,7 +46,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub(crate) config: StreamsConfig,
-    pub(crate) cursors: Cursors,
+    pub(crate) cursors: Cursors<Id>,
     /// The server's time, and ours when it was that.
     clock: Mutex<Option<(Duration, Instant)>>,
 }
@@ -62,7 +66,7 @@ impl Reader {
         clock.map(|(time, then)| time + then.elapsed())
     }
 
-    pub(crate) fn set_server_time(&self, time: Duration) {
+    fn set_server_time(&self, time: Duration) {
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((time, Instant::now()));
     }
 }
@@ -71,12 +75,13 @@ impl Reader {
 impl Companion for Reader {
     async fn run(&self, session: Session, ready: oneshot::Sender<()>) -> Error {
         let reading = Reading {
+            reader: self,
+            cursors: &self.cursors,
             server: Server {
-                reader: self,
+                config: &self.config,
                 session,
             },
             page: Page::new(),
-            full: FuturesUnordered::new(),
             warned: None,
         };
         match reading.serve(ready).await {
@@ -95,29 +100,29 @@ impl Companion for Reader {
 }
 
 struct Reading<'a> {
+    reader: &'a Reader,
+    cursors: &'a Cursors<Id>,
     server: Server<'a>,
     page: Page,
-    full: FuturesUnordered<Taking>,
     warned: Option<Instant>,
 }
 
 impl Reading<'_> {
     async fn serve(mut self, ready: oneshot::Sender<()>) -> Result<Infallible> {
         let unblock = self.server.unblock().await?;
-        self.server.agree().await?;
+        self.reader.set_server_time(self.server.agree().await?);
         // Only what became of the logs: what was missed may take longer to come than a session may take to be up.
-        for batch in self.server.reader.cursors.due().chunks(BATCH) {
+        for batch in self.cursors.due().chunks(BATCH) {
             self.look_at(batch, 0).await?;
         }
         // The receiver is gone only with the session.
         let _ = ready.send(());
-        self.server.reader.cursors.open();
         let mut doubted = Instant::now();
         loop {
             if doubted.elapsed() >= DOUBT {
                 doubted = Instant::now();
-                self.server.agree().await?;
-                self.server.reader.cursors.doubt();
+                self.reader.set_server_time(self.server.agree().await?);
+                self.cursors.doubt();
             }
             self.look().await?;
             self.read(&unblock).await?;
@@ -126,7 +131,9 @@ impl Reading<'_> {
 
     /// Looks at the logs of all cursors that need it, and reads what follows, for one page.
     async fn look(&mut self) -> Result<()> {
-        let due = self.server.reader.cursors.due();
+        // Who was full may have room again, also where others always have something to read.
+        let _ = self.cursors.changed().now_or_never();
+        let due = self.cursors.due();
         let mut rest = due.as_slice();
         while !rest.is_empty() {
             let (batch, others) = rest.split_at(self.page.logs(rest.len()));
@@ -139,20 +146,19 @@ impl Reading<'_> {
     }
 
     /// Looks at some logs, and reads so many entries of each. Returns what was read.
-    async fn look_at(&mut self, batch: &[Due], entries: usize) -> Result<Vec<Entry>> {
+    async fn look_at(&mut self, batch: &[Due<Id>], entries: usize) -> Result<Vec<Entry>> {
         let snapshots = join_all(batch.iter().map(|due| self.server.snapshot(due, entries))).await;
         let mut seen = Vec::new();
         for (due, snapshot) in batch.iter().zip(snapshots) {
             match snapshot {
                 Ok(snapshot) => {
                     self.warn_if_short(due, &snapshot);
-                    let taking = self.server.reader.cursors.look(due.cursor, &snapshot);
-                    self.full.extend(taking);
+                    self.cursors.advance(due.cursor, &snapshot);
                     seen.extend(snapshot.entries);
                 }
                 Err(error) if due.from.is_none() && !error.is_io_error() => {
                     let refused = || self.server.session.error(&error);
-                    self.server.reader.cursors.refuse(due.cursor, refused);
+                    self.cursors.refuse(due.cursor, refused);
                 }
                 Err(error) => return Err(self.server.session.error(&error)),
             }
@@ -162,33 +168,31 @@ impl Reading<'_> {
 
     /// Waits for entries behind the ends of all logs, and hands them out.
     async fn read(&mut self, unblock: &Cmd) -> Result<()> {
-        let (ends, behind) = self.server.reader.cursors.at_end();
-        if ends.is_empty() {
+        let Ends { logs, behind, .. } = self.cursors.ends();
+        if logs.is_empty() {
             return if behind { Ok(()) } else { self.rest().await };
         }
-        // One more than is wanted: if all of them come, it may have been more than the log keeps.
-        let asked = (self.page.entries(ends.len()) + 1).min(PAGE);
+        // One more than is wanted: if all of them come, there may be more.
+        let asked = (self.page.entries(logs.len()) + 1).min(PAGE);
         let mut read = cmd("XREAD");
         read.arg("COUNT").arg(asked);
         if !behind {
             read.arg("BLOCK").arg(BLOCK.as_millis() as u64);
         }
         read.arg("STREAMS");
-        for key in ends.keys() {
+        for key in logs.keys() {
             read.arg(&**key);
         }
-        for id in ends.values() {
+        for id in logs.values() {
             read.arg(id.to_string());
         }
         let answer = self.answer(&read, unblock).await?;
-        let logs = reply::read(answer).ok_or_else(|| error::unreadable("XREAD"))?;
+        let logs = reply::read(answer).ok_or_else(|| error::unreadable(Step::Link, "XREAD"))?;
         self.page
             .saw(logs.iter().flat_map(|(_, entries)| entries), None);
         for (key, entries) in logs {
-            // As many as were asked for: it may have been more than the log keeps, and some gone before this answer.
-            let complete = entries.len() < asked;
-            let taking = self.server.reader.cursors.read(&key, &entries, complete);
-            self.full.extend(taking);
+            let all = entries.len() < asked;
+            self.cursors.hand_out(&key, &entries, all);
         }
         Ok(())
     }
@@ -204,9 +208,7 @@ impl Reading<'_> {
             tokio::select! {
                 biased;
                 answer = &mut answer => break answer,
-                () = self.server.reader.cursors.changed(), if wake.is_none() => wake = Some(Instant::now()),
-                Some(took) = self.full.next(), if !self.full.is_empty() => {
-                    self.server.reader.cursors.took(took);
+                () = self.cursors.changed() => {
                     wake.get_or_insert_with(Instant::now);
                 }
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
@@ -226,16 +228,17 @@ impl Reading<'_> {
     async fn rest(&mut self) -> Result<()> {
         self.server.ask(&cmd("PING")).await?;
         tokio::select! {
-            () = self.server.reader.cursors.changed() => {}
-            Some(took) = self.full.next(), if !self.full.is_empty() => self.server.reader.cursors.took(took),
+            () = self.cursors.changed() => {}
             () = sleep(BLOCK) => {}
         }
         Ok(())
     }
 
-    fn warn_if_short(&mut self, due: &Due, log: &Snapshot) {
-        let window = self.server.reader.config.reconnect_window();
-        let (Retention::Length(length), Some(first)) = (due.retention, log.first) else {
+    fn warn_if_short(&mut self, due: &Due<Id>, log: &Snapshot) {
+        let window = self.server.config.reconnect_window();
+        let (Retention::Length(length), Some(first)) =
+            (self.server.config.retention_of(&due.log), log.first)
+        else {
             return;
         };
         let span = Duration::from_millis(log.last.time.saturating_sub(first.time));
@@ -244,8 +247,7 @@ impl Reading<'_> {
             && self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY)
         {
             self.warned = Some(Instant::now());
-            let key = String::from_utf8_lossy(&due.key);
-            warn!(%key, ?span, ?window, "the log keeps less than an outage may take, raise maxlen");
+            warn!(key = %due.log, ?span, ?window, "the log keeps less than an outage may take, raise maxlen");
         }
     }
 }

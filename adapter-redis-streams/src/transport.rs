@@ -6,19 +6,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Cmd, Value};
 use socketioxide_adapter_core::{
-    ErrorKind, Result,
-    transport::{Capabilities, LinkWatch, Receipt, Subscription, Topic, Transport},
+    Result,
+    transport::{
+        Capabilities, Delivery, Driver as _, LinkWatch, Receipt, Replay, Step, Subscription, Topic,
+        Transport, log::Place,
+    },
 };
 use socketioxide_adapter_redis::RedisTransport;
-use tokio::time::timeout;
-use tracing::warn;
 
 use crate::{
-    config::{Ephemeral, Retention, StreamsConfig},
+    config::{Retention, StreamsConfig},
     error,
-    log::{Phase, Place},
-    position::Id,
-    reply::{PAYLOAD, TOPIC},
+    reply::{Id, PAYLOAD, TOPIC},
     session::Reader,
 };
 
@@ -35,66 +34,17 @@ pub struct RedisStreamsTransport {
 }
 
 impl RedisStreamsTransport {
-    /// Connects. Resolves once the first session is up; until then it tries again and again.
-    ///
-    /// # Errors
-    /// As [`RedisTransport::connect`]; also [`ErrorKind::Config`] if the nodes that are there already share their logs in
-    /// another way.
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends what it started.
-    pub async fn connect(config: StreamsConfig) -> Result<Self> {
-        config.validate()?;
-        let window = config.reconnect_window();
-        if let Retention::Age(age) = config.retention
-            && age < window
-        {
-            warn!(
-                ?age,
-                ?window,
-                "the logs keep less than an outage may take, raise max_age"
-            );
-        }
+    pub(crate) async fn start(config: StreamsConfig) -> Result<Self> {
         let redis = config.redis.clone();
         let reader = Arc::new(Reader::new(config));
-        let redis = RedisTransport::connect_with(redis, reader.clone()).await?;
+        let redis = redis.connect_with(reader.clone()).await?;
         Ok(Self { redis, reader })
     }
 
-    /// Where a topic is kept; `None`: nowhere, it goes by Pub/Sub.
-    fn place(&self, topic: &Topic) -> Option<Place> {
-        let config = &self.reader.config;
-        let prefix = &config.redis.prefix;
-        let retention = match topic {
-            Topic::Namespace(path) => config.namespaces.get(path.as_str()),
-            Topic::Cluster | Topic::Node(_) if config.ephemeral == Ephemeral::PubSub => {
-                return None;
-            }
-            Topic::Cluster | Topic::Node(_) => None,
-        };
-        let name = topic.to_string();
-        let (key, topic) = match config.streams {
-            None => (format!("{prefix}:{name}"), None),
-            Some(streams) => {
-                let stream = hash(name.as_bytes()) % u64::from(streams);
-                // In braces: what a Redis Cluster spreads keys by.
-                (
-                    format!("{prefix}:{{log/{stream}}}"),
-                    Some(name.into_bytes().into()),
-                )
-            }
-        };
-        Some(Place {
-            key: key.into_bytes().into(),
-            topic,
-            retention: retention.copied().unwrap_or(config.retention),
-        })
-    }
-
     fn add(&self, place: &Place, payload: &[u8]) -> Cmd {
-        let mut command = Cmd::with_capacity(9, place.key.len() + payload.len() + 64);
-        command.arg("XADD").arg(&*place.key);
-        match place.retention {
+        let mut command = Cmd::with_capacity(9, place.log.len() + payload.len() + 64);
+        command.arg("XADD").arg(&*place.log);
+        match self.reader.config.retention_of(&place.log) {
             Retention::Length(length) => command.arg("MAXLEN").arg("~").arg(length),
             Retention::Age(age) => {
                 // Without a session nothing is sent.
@@ -118,45 +68,47 @@ impl RedisStreamsTransport {
 #[async_trait]
 impl Transport for RedisStreamsTransport {
     fn name(&self) -> &'static str {
-        "redis-streams"
+        error::NAME
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.reader.config.capabilities()
+        Capabilities::new(Delivery::AtLeastOnce)
+            .with_replay(Replay::WithinRetention)
+            .with_confirms(true)
+            .with_total_order(true)
+            .with_max_payload(self.redis.driver().limits().max_payload)
     }
 
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
-        let Some(place) = self.place(topic) else {
+        const STEP: Step = Step::Publish;
+        let Some(place) = self.reader.config.place(topic) else {
             return self.redis.publish(topic, payload).await;
         };
+        self.redis.check(STEP)?;
+        self.redis.check_size(payload.len())?;
         let command = self.add(&place, &payload);
-        match self.redis.send(&command, payload.len()).await? {
+        let answer = self.redis.driver().send(&command, payload.len());
+        match self.redis.in_time(STEP, answer).await? {
             Value::BulkString(_) => Ok(Receipt::default()),
-            _ => Err(error::unreadable("XADD")),
+            _ => Err(error::unreadable(STEP, "XADD")),
         }
     }
 
     async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
-        let Some(place) = self.place(topic) else {
+        const STEP: Step = Step::Subscribe;
+        let Some(place) = self.reader.config.place(topic) else {
             return self.redis.subscribe(topic).await;
         };
-        let config = &self.reader.config.redis;
-        let added = self
-            .reader
-            .cursors
-            .add(place, config.limits.subscription_buffer);
-        let (subscription, confirmation) = added.map_err(|phase| match phase {
-            Phase::Closed => error::subscribe(ErrorKind::Closed, "the transport is closed"),
-            Phase::Down | Phase::Up => error::subscribe(ErrorKind::LinkDown, "the link is down"),
-        })?;
-        match timeout(config.limits.timeout, confirmation).await {
-            Ok(Ok(answer)) => answer.map(|()| subscription),
-            Ok(Err(_)) => {
-                let lost = "the connection was lost";
-                Err(error::subscribe(ErrorKind::Interrupted, lost))
-            }
-            Err(_) => Err(error::late(config.at(), config.limits.timeout)),
-        }
+        self.redis.check(STEP)?;
+        let driver = self.redis.driver();
+        let limits = driver.limits().subscription_buffer;
+        let (subscription, confirmation) = self.reader.cursors.add(place, limits);
+        let confirmed = async {
+            let lost = |_| Err(STEP.interrupted(driver.name(), driver.at()));
+            confirmation.await.unwrap_or_else(lost)
+        };
+        self.redis.in_time(STEP, confirmed).await?;
+        Ok(subscription)
     }
 
     fn link(&self) -> LinkWatch {
@@ -166,11 +118,4 @@ impl Transport for RedisStreamsTransport {
     async fn close(&self) -> Result<()> {
         self.redis.close().await
     }
-}
-
-/// FNV-1a. Every node must come to the same, whatever it was built with.
-fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }

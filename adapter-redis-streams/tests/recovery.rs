@@ -235,11 +235,10 @@ async fn a_slow_reader_finds_everything_that_is_still_kept_and_an_exact_count_of
         .await
         .unwrap();
     let mut slow = config(&redis.url());
-    slow.redis = slow
-        .redis
-        .with_limits(Limits::default().with_subscription_buffer(BufferLimits::new(20, 1 << 20)));
+    slow.redis.endpoint.limits =
+        Limits::default().with_subscription_buffer(BufferLimits::new(20, 1 << 20));
     let slow = slow.with_retention(Retention::Length(100));
-    let slow = RedisStreamsTransport::connect(slow).await.unwrap();
+    let slow = slow.connect().await.unwrap();
     let mut inbox = slow.subscribe(&chat()).await.unwrap();
     let mut other = slow.subscribe(&namespace("/other")).await.unwrap();
     say(&talker, 0..1_000).await;

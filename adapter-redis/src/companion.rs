@@ -10,13 +10,10 @@ use std::fmt;
 
 use async_trait::async_trait;
 use redis::{RedisError, aio::MultiplexedConnection};
-use socketioxide_adapter_core::Error;
+use socketioxide_adapter_core::{Error, socket::Address, transport::Step};
 use tokio::sync::oneshot;
 
-use crate::{
-    config::Address,
-    error::{self, Step},
-};
+use crate::error;
 
 /// What runs beside Pub/Sub in every session.
 #[async_trait]
@@ -35,6 +32,7 @@ pub trait Companion: fmt::Debug + Send + Sync + 'static {
 }
 
 /// One session, as a [`Companion`] sees it.
+#[derive(Debug)]
 pub struct Session {
     /// A connection that nobody else uses, without a deadline for answers.
     pub own: MultiplexedConnection,
@@ -47,13 +45,5 @@ impl Session {
     /// An error of one of the connections, or an answer of the server, as an error of the adapter.
     pub fn error(&self, error: &RedisError) -> Error {
         error::from_redis(Step::Link, &self.address, error)
-    }
-}
-
-impl fmt::Debug for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("address", &self.address)
-            .finish_non_exhaustive()
     }
 }

@@ -3,224 +3,122 @@
 //! Texts of the server are not passed on: it may repeat the arguments of a command it does not know, and with them the
 //! password. What is passed on is the code, the first word of its answer.
 
-use std::{fmt::Display, io, time::Duration};
+use std::{fmt::Display, io};
 
-use redis::{ErrorKind as Redis, RedisError, ServerErrorKind as Server};
-use socketioxide_adapter_core::{Error, ErrorKind, socket};
+use redis::{ErrorKind as Redis, RedisError};
+use socketioxide_adapter_core::{
+    Error,
+    ErrorKind::{self, Config, Interrupted, Protocol, Unauthorized, Unavailable},
+    socket,
+    transport::Step,
+};
 
-use crate::config::{Address, RedisConfig};
-
-/// What failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    Connect,
-    Link,
-    Publish,
-    Subscribe,
-}
-
-impl Step {
-    pub(crate) fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
-        let operation = match self {
-            Self::Connect => "redis: connect",
-            Self::Link => "redis: link",
-            Self::Publish => "redis: publish",
-            Self::Subscribe => "redis: subscribe",
-        };
-        Error::new(kind, operation, message.into())
-    }
-}
-
-/// A call while there is no session.
-pub(crate) fn down(step: Step, at: impl Display) -> Error {
-    step.error(ErrorKind::LinkDown, format!("{at}: the link is down"))
-}
-
-/// A call that was waiting when the session ended.
-pub(crate) fn interrupted(step: Step, at: impl Display) -> Error {
-    step.error(
-        ErrorKind::Interrupted,
-        format!("{at}: the connection was lost"),
-    )
-}
-
-/// A call on a closed transport.
-pub(crate) fn closed(step: Step) -> Error {
-    step.error(ErrorKind::Closed, "the transport is closed")
-}
-
-/// A call that was not answered in time.
-pub(crate) fn late(step: Step, at: impl Display, limit: Duration) -> Error {
-    step.error(
-        ErrorKind::Timeout,
-        format!("{at}: no answer within {limit:?}"),
-    )
-}
-
-/// Why there was no session if no attempt came to an end.
-pub(crate) fn silent(config: &RedisConfig, limit: Duration) -> String {
-    let hint = match config.addresses.as_slice() {
-        [Address::Tls { .. }, ..] => ", is it a plain redis:// port?",
-        _ => "",
-    };
-    format!("{}: no answer within {limit:?}{hint}", config.at())
+/// Why there is no session with this server.
+pub(crate) fn connect(kind: ErrorKind, at: impl Display, what: &str) -> Error {
+    Step::Connect.error("redis", kind, format!("{at}: {what}"))
 }
 
 /// An error of the socket while connecting.
 pub(crate) fn from_io(at: impl Display, error: &io::Error) -> Error {
-    let (kind, what) = socket::explain(error, "a plain redis:// port").unwrap_or_else(|| {
-        let what = match error.kind() {
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
-                "connection refused, is Redis running there?".to_owned()
-            }
-            io::ErrorKind::PermissionDenied => {
-                "the socket file cannot be opened by this user".to_owned()
-            }
-            _ => error.to_string(),
-        };
-        (ErrorKind::Unavailable, what)
-    });
-    Step::Connect.error(kind, format!("{at}: {what}"))
+    let (kind, what) = socket::explain(error, "Redis", "a plain redis:// port");
+    connect(kind, at, &what)
 }
 
 /// An error of redis-rs: of the connection, or an answer of the server.
 pub(crate) fn from_redis(step: Step, at: impl Display, error: &RedisError) -> Error {
     let (kind, what) = match error.kind() {
-        Redis::Io if step == Step::Connect => (
-            ErrorKind::Unavailable,
-            "the connection was closed during the login",
-        ),
-        Redis::Io => (ErrorKind::Interrupted, "the connection was lost"),
+        Redis::Io if step == Step::Connect => {
+            (Unavailable, "the connection was closed during the login")
+        }
+        Redis::Io => (Interrupted, "the connection was lost"),
         Redis::Parse => (
-            ErrorKind::Protocol,
+            Protocol,
             "what answers is not Redis, or wants TLS (rediss://)",
         ),
         Redis::RESP3NotSupported => (
-            ErrorKind::Config,
+            Config,
             "the server is too old, Redis 6.2 or newer is needed",
         ),
-        Redis::AuthenticationFailed => (ErrorKind::Unauthorized, WRONG_PASSWORD),
-        Redis::Server(Server::ResponseError) => refusal(error.detail().unwrap_or_default())
-            .unwrap_or((unknown(step), "refused by the server (ERR)")),
+        Redis::AuthenticationFailed => (Unauthorized, WRONG_PASSWORD),
         Redis::Server(_) | Redis::Extension => {
             let code = error.code().unwrap_or_default();
-            match answer(code) {
+            match answer(code, error.detail().unwrap_or_default()) {
                 Some(known) => known,
-                None => return step.error(unknown(step), unknown_code(at, code)),
+                None => return unknown(step, at, code),
             }
         }
-        _ => (ErrorKind::Protocol, "an answer that redis-rs cannot read"),
+        _ => (Protocol, "an answer that redis-rs cannot read"),
     };
-    step.error(kind, format!("{at}: {what}"))
+    step.error("redis", kind, format!("{at}: {what}"))
 }
 
 const WRONG_PASSWORD: &str = "wrong user name or password";
 
-/// What an error code of the server means.
-fn answer(code: &str) -> Option<(ErrorKind, &'static str)> {
-    Some(match code {
-        "WRONGPASS" => (ErrorKind::Unauthorized, WRONG_PASSWORD),
-        "NOAUTH" => (
-            ErrorKind::Unauthorized,
-            "a password is required, add it to the URL: redis://user:password@host",
-        ),
-        "NOPERM" => (
-            ErrorKind::Unauthorized,
+/// What an answer of the server means.
+fn answer(code: &str, detail: &str) -> Option<(ErrorKind, &'static str)> {
+    let says = |text| detail.contains(text);
+    let what = match code {
+        "WRONGPASS" => WRONG_PASSWORD,
+        "NOAUTH" => "a password is required, add it to the URL: redis://user:password@host",
+        "NOPERM" => {
             "forbidden by the ACL, the user needs +hello +publish +subscribe +unsubscribe &<prefix>:*; \
-             for a cluster, sentinels and streams see their documentation",
-        ),
-        "DENIED" => (
-            ErrorKind::Unauthorized,
-            "protected mode: the server takes only local clients until it has a password",
-        ),
-        "NOPROTO" => (
-            ErrorKind::Config,
-            "the server does not speak RESP3, Redis 6.2 or newer is needed",
-        ),
-        "LOADING" => (ErrorKind::Unavailable, "the server is loading its data"),
-        "BUSY" => (ErrorKind::Unavailable, "the server is busy with a script"),
-        "OOM" => (ErrorKind::Unavailable, "the server is out of memory"),
-        "MISCONF" => (
-            ErrorKind::Unavailable,
-            "the server cannot save its data and takes no writes, see its log",
-        ),
-        "NOREPLICAS" => (
-            ErrorKind::Unavailable,
-            "the server has fewer replicas than it wants before it takes writes",
-        ),
-        "READONLY" => (
-            ErrorKind::Unavailable,
-            "the server is a read-only replica, connect to its primary",
-        ),
-        "MASTERDOWN" => (
-            ErrorKind::Unavailable,
-            "the server is a replica without a primary",
-        ),
-        "CLUSTERDOWN" | "TRYAGAIN" => (ErrorKind::Unavailable, "the Redis Cluster is not ready"),
+             for a cluster, sentinels and streams see their documentation"
+        }
+        "DENIED" => "protected mode: the server takes only local clients until it has a password",
+        "NOPROTO" => "the server does not speak RESP3, Redis 6.2 or newer is needed",
+        "LOADING" => "the server is loading its data",
+        "BUSY" => "the server is busy with a script",
+        "OOM" => "the server is out of memory",
+        "MISCONF" => "the server cannot save its data and takes no writes, see its log",
+        "NOREPLICAS" => "the server has fewer replicas than it wants before it takes writes",
+        "READONLY" => "the server is a read-only replica, connect to its primary",
+        "MASTERDOWN" => "the server is a replica without a primary",
+        "CLUSTERDOWN" | "TRYAGAIN" => "the Redis Cluster is not ready",
         // Only with sharded Pub/Sub, which follows the slot.
-        "MOVED" => (
-            ErrorKind::Unavailable,
-            "the slot has just moved to another server",
-        ),
+        "MOVED" => "the slot has just moved to another server",
+        "ERR" if says(TOO_MANY) => "the server has too many clients, raise its maxclients",
+        "ERR" if says("cluster support disabled") => "the server is no Redis Cluster, use redis://",
+        "ERR" if says("unknown command") => {
+            "the server is too old, with a cluster Redis 7 or newer is needed"
+        }
+        "ERR" if says("DB index") || says("SELECT is not allowed") => {
+            "the server has no such database, correct the number at the end of the URL"
+        }
         _ => return None,
-    })
+    };
+    let kind = match code {
+        "WRONGPASS" | "NOAUTH" | "NOPERM" | "DENIED" => Unauthorized,
+        "NOPROTO" => Config,
+        "ERR" if !says(TOO_MANY) => Config,
+        _ => Unavailable,
+    };
+    Some((kind, what))
 }
 
-/// What an answer with the general code `ERR` means.
-fn refusal(detail: &str) -> Option<(ErrorKind, &'static str)> {
-    if detail.contains("max number of clients") {
-        return Some((
-            ErrorKind::Unavailable,
-            "the server has too many clients, raise its maxclients",
-        ));
-    }
-    if detail.contains("cluster support disabled") {
-        return Some((
-            ErrorKind::Config,
-            "the server is no Redis Cluster, use redis://",
-        ));
-    }
-    if detail.contains("unknown command") {
-        return Some((
-            ErrorKind::Config,
-            "the server is too old, with a cluster Redis 7 or newer is needed",
-        ));
-    }
-    if detail.contains("DB index") || detail.contains("SELECT is not allowed") {
-        return Some((
-            ErrorKind::Config,
-            "the server has no such database, correct the number at the end of the URL",
-        ));
-    }
-    None
-}
+const TOO_MANY: &str = "max number of clients";
 
 /// While connecting, an answer we do not know may come from a proxy whose server is away: try again.
-fn unknown(step: Step) -> ErrorKind {
-    match step {
-        Step::Connect => ErrorKind::Unavailable,
-        Step::Link | Step::Publish | Step::Subscribe => ErrorKind::Rejected,
-    }
-}
-
-fn unknown_code(at: impl Display, code: &str) -> String {
+fn unknown(step: Step, at: impl Display, code: &str) -> Error {
+    let kind = match step {
+        Step::Connect => Unavailable,
+        _ => ErrorKind::Rejected,
+    };
     let code: String = code.chars().filter(char::is_ascii_uppercase).collect();
-    format!("{at}: refused by the server ({code})")
+    let message = format!("{at}: refused by the server ({code})");
+    step.error("redis", kind, message)
 }
 
 #[cfg(test)]
 mod tests {
     use redis::parse_redis_value;
+    use socketioxide_adapter_core::socket::Address;
 
     use super::*;
 
     const SECRET: &str = "s3cret";
 
     fn address() -> Address {
-        Address::Tcp {
-            host: "h".into(),
-            port: 1,
-        }
+        Address::new("h", 1)
     }
 
     fn answered(line: &str) -> RedisError {
@@ -230,7 +128,7 @@ mod tests {
 
     #[test]
     fn every_answer_of_the_server_has_a_kind_and_a_text_without_its_words() {
-        use ErrorKind::{Config, Rejected, Unauthorized, Unavailable};
+        use ErrorKind::Rejected;
         let table = [
             (
                 "WRONGPASS invalid username-password pair",
@@ -349,7 +247,6 @@ mod tests {
 
     #[test]
     fn errors_of_the_client_are_retried_only_where_that_helps() {
-        use ErrorKind::{Config, Protocol, Unauthorized};
         let table = [
             (Redis::Parse, Protocol),
             (Redis::AuthenticationFailed, Unauthorized),

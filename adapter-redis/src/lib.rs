@@ -1,9 +1,12 @@
-//! Redis Pub/Sub, sharded or not, as a transport of [`socketioxide-adapter`](https://docs.rs/socketioxide-adapter).
+//! Redis Pub/Sub as a transport of [`socketioxide-adapter`](https://docs.rs/socketioxide-adapter).
 //!
-//! Works with Redis 6.2 or newer and with Valkey: with one server, with the primary that sentinels know, or, from Redis 7
-//! on, with a Redis Cluster. A read-only replica is refused, since what is published there reaches only its own clients. A
-//! topic is a channel `<prefix>:<topic>`; one connection to a server publishes, a second one subscribes. Delivery is at
-//! most once: what is published while a node is cut off is lost for it, and the core reports exactly how much.
+//! Works with Redis 6.2 or newer and with Valkey: with one server, or with the primary that sentinels know. A read-only
+//! replica is refused, since what is published there reaches only its own clients. A topic is a channel `<prefix>:<topic>`;
+//! one connection publishes, a second one subscribes. Delivery is at most once: what is published while a node is cut off is
+//! lost for it, and the core reports exactly how much.
+//!
+//! What else rides on these sessions: [`topology`] is how `socketioxide-adapter-redis-cluster` finds the masters of a Redis
+//! Cluster, [`companion`] how `socketioxide-adapter-redis-streams` reads its logs.
 //!
 //! ```no_run
 //! # async fn example() -> socketioxide_adapter_core::Result<()> {
@@ -20,9 +23,8 @@
 //! `redis+unix:///path/to/socket`.
 //!
 //! `redis+sentinel://primary@sentinel1[:26379],sentinel2,…` asks the sentinels for the primary of this name, at each
-//! attempt to connect and once a second from then on. `redis+cluster://[user:password@]host1[:6379],host2,…` uses sharded
-//! Pub/Sub on the masters of a cluster, some servers of which are given, and follows slots that move. With TLS:
-//! `rediss+sentinel://`, `rediss+cluster://`. All schemes may begin with `valkey` instead of `redis`.
+//! attempt to connect and once a second from then on. With TLS: `rediss+sentinel://`. All schemes may begin with `valkey`
+//! instead of `redis`.
 //!
 //! | option | default | meaning |
 //! |---|---|---|
@@ -36,9 +38,8 @@
 //! [`RedisConfig`] has the same and the rest: buffers, payload limit, reconnect back-off.
 //!
 //! # What the server must allow
-//! With ACLs, the user needs `+hello +publish +subscribe +unsubscribe` (and `+select` with a database) and `&<prefix>:*`; in
-//! a cluster `+hello +cluster|slots +spublish +ssubscribe +sunsubscribe`; on sentinels
-//! `+hello +sentinel|get-master-addr-by-name`.
+//! With ACLs, the user needs `+hello +publish +subscribe +unsubscribe` (and `+select` with a database) and `&<prefix>:*`; on
+//! sentinels `+hello +sentinel|get-master-addr-by-name`.
 //!
 //! Redis closes the connection of a subscriber that has 32 MiB unread, or 8 MiB for a minute
 //! (`client-output-buffer-limit pubsub`). This crate reads at once and keeps its own backlog bounded and counted, so that
@@ -48,26 +49,20 @@ pub mod companion;
 mod config;
 mod connection;
 mod error;
-mod publisher;
-mod servers;
 mod session;
-mod slots;
-mod topics;
+pub mod topology;
 mod transport;
 
-use std::sync::Arc;
-
-use socketioxide_adapter_core::{
-    backend::{Backend, BackendUrl, Connecting},
-    transport::Transport,
-};
+use socketioxide_adapter_core::backend::{Backend, connecting};
 
 pub use self::{
-    config::{Address, RedisConfig, Topology},
-    transport::RedisTransport,
+    config::RedisConfig,
+    topology::Sentinel,
+    transport::{Redis, RedisTransport},
 };
 pub use socketioxide_adapter_core::{
-    backend::RootCa,
+    backend::{Endpoint, RootCa},
+    socket::Address,
     transport::{Backoff, BufferLimits, Limits},
 };
 
@@ -86,25 +81,5 @@ pub const BACKEND: Backend = Backend {
         "valkey+sentinel",
         "valkeys+sentinel",
     ],
-    connect,
+    connect: |url| connecting(async { RedisConfig::from_url(url)?.connect().await }),
 };
-
-/// Sharded Pub/Sub on a Redis Cluster, for a [`Registry`](socketioxide_adapter_core::backend::Registry).
-pub const CLUSTER_BACKEND: Backend = Backend {
-    name: "redis-cluster",
-    schemes: &[
-        "redis+cluster",
-        "rediss+cluster",
-        "valkey+cluster",
-        "valkeys+cluster",
-    ],
-    connect,
-};
-
-fn connect(url: BackendUrl) -> Connecting {
-    Box::pin(async move {
-        let config = RedisConfig::from_url(url)?;
-        let transport: Arc<dyn Transport> = Arc::new(RedisTransport::connect(config).await?);
-        Ok(transport)
-    })
-}

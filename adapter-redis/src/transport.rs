@@ -1,139 +1,156 @@
 //! The transport: hands calls to the present session.
 
-use std::{io::Write as _, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io::Write as _,
+    slice, str,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use redis::{Cmd, Value};
+use redis::{Cmd, PushInfo, PushKind, Value};
 use smallvec::SmallVec;
 use socketioxide_adapter_core::{
-    Error, Result,
+    ErrorKind, Result,
+    socket::Tls,
     transport::{
-        Capabilities, Connected, Delivery, LinkWatch, Receipt, SessionUp, Sessions, Subscription,
-        Topic, Transport,
+        Budget, Capabilities, Connected, Continuity, Delivery, Driver, Limits, Name, Permit,
+        Receipt, SessionUp, Step, Topic, Topics,
     },
 };
-use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     companion::Companion,
     config::RedisConfig,
-    error::{self, Step},
-    servers::Servers,
-    session,
-    topics::Topics,
+    connection::{Client, login},
+    session::{self, Server, Session},
 };
 
-/// What the sessions share with the transport.
+/// A link to Redis: to one server, to the primary that sentinels know, or to whatever the topology finds.
+///
+/// The order of payloads on one topic is that in which `publish` was first polled. A publish resolves with the number of
+/// subscribers that Redis handed it to. A server that does not answer counts as lost after 2 to 2.5 s. After a reconnect
+/// each subscription yields `Resumed(Unknown)`.
+pub type RedisTransport = Connected<Redis>;
+
+/// What the sessions have in common.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub struct Redis {
     pub(crate) config: RedisConfig,
-    pub(crate) servers: Servers,
-    pub(crate) topics: Topics,
+    pub(crate) client: Client,
     pub(crate) companion: Option<Arc<dyn Companion>>,
+    pub(crate) topics: Topics,
+    budget: Budget,
+    pub(crate) session: Mutex<Option<Arc<Session>>>,
+    /// For each channel, the number of the session and the index of its server that was asked for it: whoever else says
+    /// something about a channel has not heard yet that the session is over, or that the channel is elsewhere.
+    pub(crate) asked: Mutex<HashMap<Name, (u64, usize)>>,
 }
 
-impl Sessions for Shared {
-    async fn run(self: Arc<Self>, tasks: TaskTracker, up: SessionUp) -> Error {
-        session::run(&self, &tasks, up).await
-    }
-
-    fn close(&self) {
-        self.topics.close();
-        if let Some(companion) = &self.companion {
-            companion.close();
+impl Redis {
+    pub(crate) fn new(
+        config: RedisConfig,
+        tls: Option<Tls>,
+        companion: Option<Arc<dyn Companion>>,
+    ) -> Self {
+        let endpoint = &config.endpoint;
+        let (username, password) = (endpoint.username.as_deref(), endpoint.password.as_deref());
+        Self {
+            client: Client {
+                tls,
+                login: login(username, password, config.database),
+                turn: Arc::default(),
+            },
+            companion,
+            topics: Topics::default(),
+            budget: Budget::new(endpoint.limits.publish_buffer),
+            session: Mutex::default(),
+            asked: Mutex::default(),
+            config,
         }
     }
 
-    fn silent(&self, limit: Duration) -> String {
-        error::silent(&self.config, limit)
-    }
-}
-
-/// A link to Redis: to one server, the primary that sentinels know, or a cluster. Dropping it closes it, without waiting.
-///
-/// The order of payloads on one topic is that in which `publish` was first polled. A publish resolves with the number of
-/// subscribers that Redis handed it to. While the link is down, `publish` and `subscribe` fail at once with
-/// [`ErrorKind::LinkDown`]; a call that is waiting when the link is lost fails with [`ErrorKind::Interrupted`], a later one
-/// than `timeout` with [`ErrorKind::Timeout`]. A server that does not answer counts as lost after 2 to 2.5 s.
-///
-/// After a reconnect each subscription yields `Resumed(Unknown)` before the first new payload. A dropped subscription
-/// ends at the server within half a second.
-///
-/// [`ErrorKind::LinkDown`]: socketioxide_adapter_core::ErrorKind::LinkDown
-/// [`ErrorKind::Interrupted`]: socketioxide_adapter_core::ErrorKind::Interrupted
-/// [`ErrorKind::Timeout`]: socketioxide_adapter_core::ErrorKind::Timeout
-#[derive(Debug)]
-pub struct RedisTransport(Connected<Shared>);
-
-impl RedisTransport {
-    /// Connects. Resolves once the first session is up; until then it tries again and again.
+    /// Sends a command that carries a payload of `bytes` to the first server, in one order with the publishes. It counts as
+    /// one of them, but has no deadline, and neither the state of the link nor the size is looked at.
     ///
     /// # Errors
-    /// `Config` and `Unauthorized` at once, what else prevents a session after `connect_timeout`. Nothing is left running
-    /// then.
+    /// [`ErrorKind::LinkDown`] without a session, [`ErrorKind::Full`], and what the server says.
     ///
     /// # Cancel safety
-    /// Dropping the future ends what it started.
-    pub async fn connect(config: RedisConfig) -> Result<Self> {
-        Self::start(config, None).await
-    }
-
-    /// Like [`connect`](Self::connect), with a companion in every session.
-    ///
-    /// # Errors
-    /// As `connect`, and what the companion says.
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends what it started.
-    pub async fn connect_with(config: RedisConfig, companion: Arc<dyn Companion>) -> Result<Self> {
-        Self::start(config, Some(companion)).await
-    }
-
-    async fn start(config: RedisConfig, companion: Option<Arc<dyn Companion>>) -> Result<Self> {
-        config.validate()?;
-        let (backoff, limit) = (config.limits.backoff, config.limits.connect_timeout);
-        let shared = Shared {
-            servers: Servers::new(&config)?,
-            config,
-            topics: Topics::default(),
-            companion,
-        };
-        Ok(Self(
-            Connected::start("redis", shared, backoff, limit).await?,
-        ))
-    }
-
-    /// Sends a command that carries a payload of `bytes`, in one order with the publishes and with the same limits,
-    /// deadline and errors.
-    ///
-    /// # Errors
-    /// As [`publish`](Transport::publish).
-    ///
-    /// # Cancel safety
-    /// As [`publish`](Transport::publish).
+    /// Dropping the future before its first poll sends nothing; later the outcome is unknown.
     pub async fn send(&self, command: &Cmd, bytes: usize) -> Result<Value> {
-        let Shared { config, topics, .. } = self.0.sessions();
-        let session = topics.session(Step::Publish, config)?;
-        session.send(config, 0, command, bytes).await
+        let permit = self.budget.take(self.name(), bytes)?;
+        self.send_to(0, permit, command).await
+    }
+
+    async fn send_to(&self, server: usize, permit: Permit, command: &Cmd) -> Result<Value> {
+        let session = lock(&self.session).clone();
+        let server = session.as_ref().and_then(|it| it.servers.get(server));
+        let Some(Server { publishing, .. }) = server else {
+            return Err(Step::Publish.down(self.name(), self.at()));
+        };
+        let answer = publishing.publish(permit, command).await;
+        answer.map_err(|error| {
+            let topology = &self.config.topology;
+            topology.has_moved(&publishing.address, &error);
+            publishing.error(Step::Publish, &error)
+        })
     }
 
     /// The channel of a topic. On the stack: a publish does not allocate for it.
     fn channel(&self, topic: &Topic) -> SmallVec<[u8; 128]> {
-        let config = &self.0.sessions().config;
+        let prefix = &self.config.endpoint.prefix;
         let mut channel = SmallVec::new();
         // Writing to memory cannot fail.
-        let _ = match config.database {
-            0 => write!(channel, "{}:{topic}", config.prefix),
-            database => write!(channel, "{}:{database}:{topic}", config.prefix),
+        let _ = match self.config.database {
+            0 => write!(channel, "{prefix}:{topic}"),
+            database => write!(channel, "{prefix}:{database}:{topic}"),
         };
         channel
     }
+
+    /// Hands out what a session received from one of its servers. Called by the reader itself, in the order of arrival;
+    /// never blocks.
+    pub(crate) fn receive(&self, session: u64, server: usize, push: PushInfo) {
+        let mut data = push.data.into_iter();
+        let (Some(Value::BulkString(channel)), payload) = (data.next(), data.next()) else {
+            return;
+        };
+        let Ok(channel) = str::from_utf8(&channel) else {
+            return;
+        };
+        match (push.kind, payload) {
+            (PushKind::Message | PushKind::SMessage, Some(Value::BulkString(payload))) => {
+                self.topics.push(session, channel, payload.into());
+            }
+            (kind @ (PushKind::Subscribe | PushKind::SSubscribe | PushKind::SUnsubscribe), _) => {
+                let mut asked = lock(&self.asked);
+                let entry = asked.get_key_value(channel);
+                let Some((name, _)) = entry.filter(|(_, by)| **by == (session, server)) else {
+                    return;
+                };
+                if kind == PushKind::SUnsubscribe {
+                    // Not asked for, or it would have no entry: the slot of the channel has moved.
+                    asked.remove(channel);
+                    self.topics.lost(channel);
+                } else {
+                    let unknown = |_: &str| Continuity::Unknown;
+                    self.topics.confirm(slice::from_ref(name), 0, unknown);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
-#[async_trait]
-impl Transport for RedisTransport {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Driver for Redis {
     fn name(&self) -> &'static str {
         "redis"
     }
@@ -142,37 +159,109 @@ impl Transport for RedisTransport {
         Capabilities::new(Delivery::AtMostOnce)
             .with_confirms(true)
             .with_total_order(true)
-            .with_max_payload(self.0.sessions().config.limits.max_payload)
+            .with_max_payload(self.limits().max_payload)
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.config.endpoint.limits
+    }
+
+    fn at(&self) -> String {
+        self.config.endpoint.at()
+    }
+
+    fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    fn topic(&self, topic: &Topic) -> (String, bool) {
+        let channel = self.channel(topic);
+        (String::from_utf8_lossy(&channel).into_owned(), false)
     }
 
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
-        let Shared { config, topics, .. } = self.0.sessions();
-        let session = topics.session(Step::Publish, config)?;
-        session
-            .publish(config, &self.channel(topic), &payload)
-            .await
-    }
-
-    async fn subscribe(&self, topic: &Topic) -> Result<Subscription> {
-        const STEP: Step = Step::Subscribe;
-        let Shared { config, topics, .. } = self.0.sessions();
-        let (subscription, confirmation) = topics.add(config, &self.channel(topic))?;
-        let Some(confirmation) = confirmation else {
-            return Ok(subscription);
-        };
-        match timeout(config.limits.timeout, confirmation).await {
-            Ok(Ok(answer)) => answer.map(|()| subscription),
-            Ok(Err(_)) => Err(error::interrupted(STEP, config.at())),
-            Err(_) => Err(error::late(STEP, config.at(), config.limits.timeout)),
+        let permit = self.budget.take(self.name(), payload.len())?;
+        let (topology, channel) = (&self.config.topology, self.channel(topic));
+        let [publish, ..] = topology.verbs();
+        let mut command = Cmd::with_capacity(3, channel.len() + payload.len() + 16);
+        command.arg(publish).arg(&channel[..]).arg(&payload[..]);
+        let server = topology.server_of(&channel);
+        match self.send_to(server, permit, &command).await? {
+            Value::Int(receivers) => Ok(Receipt::with_receivers(receivers.try_into().unwrap_or(0))),
+            _ => {
+                let message = "the answer is no number of receivers";
+                Err(Step::Publish.error(self.name(), ErrorKind::Protocol, message))
+            }
         }
     }
 
-    fn link(&self) -> LinkWatch {
-        self.0.link()
+    async fn run(self: Arc<Self>, tasks: TaskTracker, up: SessionUp) -> Result<Infallible> {
+        session::run(&self, &tasks, up).await
     }
 
-    async fn close(&self) -> Result<()> {
-        self.0.close().await;
-        Ok(())
+    fn ended(&self) {
+        *lock(&self.session) = None;
+        // Before the topics: who is just about to confirm one does so for the session that is over.
+        lock(&self.asked).clear();
+        self.topics.end(false);
+        if let Some(companion) = &self.companion {
+            companion.end();
+        }
+    }
+
+    fn closed(&self) {
+        if let Some(companion) = &self.companion {
+            companion.close();
+        }
+    }
+
+    fn silent(&self, limit: Duration) -> String {
+        let hint = match self.config.endpoint.tls {
+            Some(_) => ", is it a plain redis:// port?",
+            None => "",
+        };
+        format!("{}: no answer within {limit:?}{hint}", self.at())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use socketioxide_adapter_core::{backend::Endpoint, socket::Address};
+
+    use super::*;
+
+    fn redis() -> Redis {
+        let endpoint = Endpoint::new(Address::Unix("/nowhere".into())).with_prefix("p");
+        Redis::new(RedisConfig::new(endpoint), None, None)
+    }
+
+    #[test]
+    fn only_the_server_that_was_asked_in_this_session_has_a_say_about_a_channel() {
+        let redis = redis();
+        // Whether the server's word, that the channel is elsewhere now, was heard.
+        let is_heard = |session, server| {
+            let data = vec![Value::BulkString("c".into()), Value::Int(0)];
+            let kind = PushKind::SUnsubscribe;
+            redis.receive(session, server, PushInfo { kind, data });
+            redis.topics.changed().now_or_never().is_some()
+        };
+        lock(&redis.asked).insert("c".into(), (3, 1));
+        assert!(!is_heard(2, 1), "of a session before");
+        assert!(!is_heard(3, 0), "another server");
+        assert!(is_heard(3, 1));
+        assert!(!is_heard(3, 1), "once");
+        lock(&redis.asked).insert("c".into(), (3, 1));
+        redis.ended();
+        assert!(!is_heard(3, 1), "after the end");
+    }
+
+    #[test]
+    fn another_database_has_other_channels() {
+        let mut redis = redis();
+        let topic = Topic::Namespace("/a b".into());
+        assert_eq!(redis.topic(&topic).0, "p:ns/a b");
+        redis.config.database = 2;
+        assert_eq!(redis.topic(&topic).0, "p:2:ns/a b");
     }
 }

@@ -27,13 +27,13 @@ fn ten_waiting(redis: &Redis) -> RedisConfig {
     let limits = Limits::default()
         .with_publish_buffer(BufferLimits::new(10, 1 << 20))
         .with_timeout(Duration::from_millis(100));
-    config(&redis.url()).with_limits(limits)
+    limited(&redis.url(), limits)
 }
 
 #[tokio::test]
 async fn a_publish_given_up_counts_until_it_is_answered() {
     let redis = Redis::start().unwrap();
-    let transport = RedisTransport::connect(ten_waiting(&redis)).await.unwrap();
+    let transport = ten_waiting(&redis).connect().await.unwrap();
     redis.freeze().unwrap();
     // Five by their deadline, five dropped after they were handed over.
     let late = join_all((0..5).map(|_| kind(&transport, "late".into()))).await;
@@ -63,8 +63,8 @@ async fn bytes_for_a_frozen_server_are_bounded_and_free_again_with_the_next_sess
     const PAYLOAD: usize = 64 << 10;
     let redis = Redis::start().unwrap();
     let mut config = ten_waiting(&redis);
-    config.limits.publish_buffer.messages = 1_000;
-    let transport = RedisTransport::connect(config).await.unwrap();
+    config.endpoint.limits.publish_buffer.messages = 1_000;
+    let transport = config.connect().await.unwrap();
     redis.freeze().unwrap();
     let mut taken = 0;
     let mut refused = 0;
@@ -94,8 +94,8 @@ async fn bytes_for_a_frozen_server_are_bounded_and_free_again_with_the_next_sess
 async fn payloads_up_to_the_limit_pass_and_larger_ones_are_refused_unsent() {
     const LIMIT: usize = 1_000;
     let redis = Redis::start().unwrap();
-    let config = config(&redis.url()).with_limits(Limits::default().with_max_payload(LIMIT));
-    let transport = RedisTransport::connect(config).await.unwrap();
+    let config = limited(&redis.url(), Limits::default().with_max_payload(LIMIT));
+    let transport = config.connect().await.unwrap();
     let mut subscription = transport.subscribe(&Topic::Cluster).await.unwrap();
     let refused = Some(ErrorKind::TooLarge);
     for (len, expected) in [(LIMIT + 1, refused), (LIMIT - 1, None), (LIMIT, None)] {

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use socketioxide_adapter_conformance::{Ability, Faults, Lab, LabResult};
 use socketioxide_adapter_core::{backend::BackendUrl, transport::Transport};
-use socketioxide_adapter_redis::{RedisConfig, RedisTransport};
+use socketioxide_adapter_redis::RedisConfig;
 use socketioxide_broker_lab::Redis;
 use tokio::task::block_in_place;
 
@@ -45,8 +45,9 @@ impl Lab for RedisLab {
         endpoint: SocketAddr,
     ) -> LabResult<Arc<dyn Transport>> {
         let url = BackendUrl::parse(&format!("redis://{endpoint}"))?;
-        let config = RedisConfig::from_url(url)?.with_prefix(prefix);
-        Ok(Arc::new(RedisTransport::connect(config).await?))
+        let mut config = RedisConfig::from_url(url)?;
+        config.endpoint = config.endpoint.with_prefix(prefix);
+        Ok(Arc::new(config.connect().await?))
     }
 }
 

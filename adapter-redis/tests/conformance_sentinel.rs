@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use gate::{PASSWORD, Servers, UserGate};
 use socketioxide_adapter_conformance::{Ability, Faults, Gate, Lab, LabResult};
 use socketioxide_adapter_core::{backend::BackendUrl, transport::Transport};
-use socketioxide_adapter_redis::{RedisConfig, RedisTransport};
+use socketioxide_adapter_redis::RedisConfig;
 use socketioxide_broker_lab::{Redis, RedisSentinel};
 use tokio::task::block_in_place;
 
@@ -29,8 +29,9 @@ impl Servers for RedisSentinel {
 
 impl SentinelLab {
     fn config(&self, prefix: &str) -> LabResult<RedisConfig> {
-        let config = RedisConfig::from_url(BackendUrl::parse(&self.0.url())?)?;
-        Ok(config.with_prefix(prefix))
+        let mut config = RedisConfig::from_url(BackendUrl::parse(&self.0.url())?)?;
+        config.endpoint = config.endpoint.with_prefix(prefix);
+        Ok(config)
     }
 }
 
@@ -38,7 +39,7 @@ impl SentinelLab {
 impl Lab for SentinelLab {
     async fn connect(&self, prefix: &str) -> LabResult<Arc<dyn Transport>> {
         let config = self.config(prefix)?;
-        Ok(Arc::new(RedisTransport::connect(config).await?))
+        Ok(Arc::new(config.connect().await?))
     }
 
     fn has_gates(&self) -> bool {
@@ -47,8 +48,9 @@ impl Lab for SentinelLab {
 
     async fn connect_gated(&self, prefix: &str) -> LabResult<(Arc<dyn Transport>, Box<dyn Gate>)> {
         let (gate, user) = UserGate::new(&self.0)?;
-        let config = self.config(prefix)?.with_credentials(user, PASSWORD);
-        let transport = RedisTransport::connect(config).await?;
+        let mut config = self.config(prefix)?;
+        config.endpoint = config.endpoint.with_credentials(user, PASSWORD);
+        let transport = config.connect().await?;
         Ok((Arc::new(transport), Box::new(gate)))
     }
 

@@ -11,7 +11,7 @@ use socketioxide_adapter_core::{
     backend::{BackendUrl, Registry},
     transport::{BufferLimits, Event, LinkState, Topic, Transport},
 };
-use socketioxide_adapter_redis::{Address, BACKEND, Limits, RedisConfig, RedisTransport};
+use socketioxide_adapter_redis::{Address, BACKEND, Endpoint, Limits, RedisConfig, RedisTransport};
 use socketioxide_broker_lab::{ClientKind, Redis};
 
 const SECRET: &str = "s3cr3t";
@@ -28,8 +28,8 @@ async fn works(transport: &RedisTransport) {
 
 /// The error of a connect, which must be one line, name the server and keep the secret.
 async fn refused(config: RedisConfig) -> (ErrorKind, String) {
-    let address = config.addresses[0].to_string();
-    let error = soon("a refusal", RedisTransport::connect(config)).await;
+    let address = config.endpoint.at();
+    let error = soon("a refusal", config.connect()).await;
     let error: Error = error.map(drop).unwrap_err();
     let text = error.to_string();
     assert!(text.starts_with("redis: connect: "), "{text}");
@@ -39,7 +39,10 @@ async fn refused(config: RedisConfig) -> (ErrorKind, String) {
 }
 
 fn soonish(url: &str) -> RedisConfig {
-    config(url).with_limits(Limits::default().with_connect_timeout(Duration::from_millis(500)))
+    limited(
+        url,
+        Limits::default().with_connect_timeout(Duration::from_millis(500)),
+    )
 }
 
 #[tokio::test]
@@ -358,10 +361,10 @@ async fn the_password_is_in_no_text() {
     for url in urls {
         let config = config(url);
         texts.push(format!(
-            "{config:?} {:?} {}",
-            config.addresses, config.addresses[0]
+            "{config:?} {:?} {:?}",
+            config.endpoint, config.endpoint.servers
         ));
-        assert_eq!(config.password.as_deref(), Some(SECRET));
+        assert_eq!(config.endpoint.password.as_deref(), Some(SECRET));
     }
     let bad = [
         "redis://:s3cr3t@",
@@ -384,13 +387,9 @@ async fn the_password_is_in_no_text() {
 
 #[tokio::test]
 async fn settings_that_cannot_work_are_refused_before_anything_is_sent() {
-    let tcp = || {
-        RedisConfig::new(Address::Tcp {
-            host: "127.0.0.1".into(),
-            port: 1,
-        })
-    };
+    let tcp = || Endpoint::new(Address::new("127.0.0.1", 1));
     let bad = [
+        (tcp().with_server(Address::new("h", 1)), "one server"),
         (tcp().with_prefix(""), "prefix"),
         (tcp().with_prefix("a/b"), "prefix"),
         (tcp().with_prefix("a".repeat(65)), "prefix"),
@@ -419,11 +418,13 @@ async fn settings_that_cannot_work_are_refused_before_anything_is_sent() {
             "publish_buffer",
         ),
     ];
-    for (config, named) in bad {
-        let error = RedisTransport::connect(config).await.unwrap_err();
+    for (endpoint, named) in bad {
+        let error = RedisConfig::new(endpoint).connect().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains(named), "{error}");
     }
+    let several = BackendUrl::parse("redis://a,b").and_then(RedisConfig::from_url);
+    assert_eq!(several.unwrap_err().kind(), ErrorKind::Config);
     let error = try_connect("redis://alice@127.0.0.1").await.unwrap_err();
     assert_eq!(
         error.to_string(),

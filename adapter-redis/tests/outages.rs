@@ -219,10 +219,11 @@ async fn a_subscriber_that_the_server_cut_off_for_its_backlog_is_told() {
         .start()
         .unwrap();
     // Room for all of the flood, so that what is missing is missing at the server.
-    let roomy = config(&redis.url()).with_limits(
+    let roomy = limited(
+        &redis.url(),
         Limits::default().with_subscription_buffer(BufferLimits::new(10_000, 64 << 20)),
     );
-    let transport = RedisTransport::connect(roomy).await.unwrap();
+    let transport = roomy.connect().await.unwrap();
     let publisher = connect(&redis).await;
     let topic = namespace("/flood");
     let mut subscription = transport.subscribe(&topic).await.unwrap();

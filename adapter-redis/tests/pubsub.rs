@@ -15,7 +15,6 @@ use socketioxide_adapter_core::{
     ErrorKind, NodeId,
     transport::{BufferLimits, Event, Limits, LinkState, Topic, Transport},
 };
-use socketioxide_adapter_redis::RedisTransport;
 use socketioxide_broker_lab::Redis;
 
 #[tokio::test]
@@ -60,10 +59,9 @@ async fn payloads_and_namespaces_are_arbitrary_bytes() {
 async fn payloads_arrive_in_the_order_of_first_poll() {
     let redis = Redis::start().unwrap();
     // A busy machine may need a while for all of them.
-    let transport = RedisTransport::connect(
-        config(&redis.url()).with_limits(Limits::default().with_timeout(SOON)),
-    )
-    .await;
+    let transport = limited(&redis.url(), Limits::default().with_timeout(SOON))
+        .connect()
+        .await;
     let transport = transport.unwrap();
     let topic = namespace("/order");
     let mut subscription = transport.subscribe(&topic).await.unwrap();
@@ -239,9 +237,11 @@ async fn a_dropped_subscribe_leaves_nothing_behind() {
 #[tokio::test]
 async fn a_slow_reader_loses_the_newest_and_is_told_how_many() {
     let redis = Redis::start().unwrap();
-    let config = config(&redis.url())
-        .with_limits(Limits::default().with_subscription_buffer(BufferLimits::new(10, 1 << 20)));
-    let transport = RedisTransport::connect(config).await.unwrap();
+    let config = limited(
+        &redis.url(),
+        Limits::default().with_subscription_buffer(BufferLimits::new(10, 1 << 20)),
+    );
+    let transport = config.connect().await.unwrap();
     let topic = namespace("/slow");
     let mut subscription = transport.subscribe(&topic).await.unwrap();
     let mut fence = transport.subscribe(&Topic::Cluster).await.unwrap();
@@ -262,9 +262,11 @@ async fn a_slow_reader_loses_the_newest_and_is_told_how_many() {
 #[tokio::test]
 async fn too_many_waiting_publishes_are_refused_unsent() {
     let redis = Redis::start().unwrap();
-    let config = config(&redis.url())
-        .with_limits(Limits::default().with_publish_buffer(BufferLimits::new(3, 1 << 20)));
-    let transport = RedisTransport::connect(config).await.unwrap();
+    let config = limited(
+        &redis.url(),
+        Limits::default().with_publish_buffer(BufferLimits::new(3, 1 << 20)),
+    );
+    let transport = config.connect().await.unwrap();
     let topic = namespace("/full");
     let mut subscription = transport.subscribe(&topic).await.unwrap();
     let publishes = (0..5_u8).map(|n| transport.publish(&topic, vec![n].into()));

@@ -11,7 +11,7 @@ use socketioxide_adapter_core::{
     backend::{BackendUrl, Registry},
     transport::{Continuity, Event, LinkState, Topic, Transport},
 };
-use socketioxide_adapter_redis::{BACKEND, RedisConfig, Topology};
+use socketioxide_adapter_redis::{BACKEND, RedisConfig, RootCa};
 use socketioxide_broker_lab::{Redis, RedisSentinel};
 
 const RESUMED: Event = Event::Resumed(Continuity::Unknown);
@@ -212,25 +212,17 @@ async fn what_is_wrong_is_named() {
 fn a_url_names_the_primary_and_the_sentinels() {
     let url = "rediss+sentinel://main@a,b:1,[::1]:2?user=u&password=p&db=3&sentinel_user=v&sentinel_password=q";
     let read = config(url);
-    let addresses: Vec<String> = read.addresses.iter().map(|it| format!("{it:?}")).collect();
-    assert_eq!(
-        addresses,
-        ["rediss://a:26379", "rediss://b:1", "rediss://[::1]:2"]
-    );
-    let topology = Topology::Sentinel {
-        primary: "main".into(),
-        username: Some("v".into()),
-        password: Some("q".into()),
-    };
-    assert!(read.topology == topology);
+    assert_eq!(read.endpoint.at(), "a:26379,b:1,[::1]:2");
+    assert_eq!(read.endpoint.tls, Some(RootCa::System));
     assert_eq!(
         (
-            read.username.as_deref(),
-            read.password.as_deref(),
+            read.endpoint.username.as_deref(),
+            read.endpoint.password.as_deref(),
             read.database
         ),
         (Some("u"), Some("p"), 3)
     );
+    assert_eq!(format!("{:?}", read.topology), "sentinels of \"main\"");
     for secret in ["\"p\"", "\"q\""] {
         assert!(!format!("{read:?}").contains(secret), "{read:?}");
     }

@@ -14,7 +14,7 @@ async fn without_the_feature_the_error_names_it() {
     assert_eq!(error.kind(), ErrorKind::Config);
     assert_eq!(
         error.to_string(),
-        "redis: config: rediss:// needs the cargo feature \"tls\" of socketioxide-adapter-redis"
+        "redis: config: TLS needs the cargo feature \"tls\""
     );
     let _ = Redis::builder;
 }
@@ -24,7 +24,7 @@ mod enabled {
     use std::fs;
 
     use socketioxide_adapter_core::transport::{Event, Topic, Transport};
-    use socketioxide_adapter_redis::{Address, RedisConfig, RedisTransport, RootCa};
+    use socketioxide_adapter_redis::{Address, Endpoint, RedisConfig, RootCa};
 
     use super::*;
 
@@ -34,14 +34,10 @@ mod enabled {
         let ca = redis.certificates().unwrap().ca.clone();
         let by_file = try_connect(&format!("{}?ca={}", redis.url(), ca.display())).await;
         let by_file = by_file.unwrap();
-        let by_pem = RedisConfig::new(Address::Tls {
-            host: "localhost".into(),
-            port: redis.port(),
-            ca: RootCa::Pem(fs::read(&ca).unwrap()),
-        });
-        let by_pem = RedisTransport::connect(by_pem.with_password("p"))
-            .await
-            .unwrap();
+        let mut by_pem = Endpoint::new(Address::new("localhost", redis.port()))
+            .with_tls(RootCa::Pem(fs::read(&ca).unwrap()));
+        by_pem.password = Some("p".to_owned());
+        let by_pem = RedisConfig::new(by_pem).connect().await.unwrap();
         let mut subscription = by_pem.subscribe(&Topic::Cluster).await.unwrap();
         let payload = vec![7; 3 << 20];
         by_file

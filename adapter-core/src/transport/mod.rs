@@ -15,10 +15,10 @@
 //!   and yields [`Event::Lagged`].
 //!
 //! Everything but the wire protocol of the broker is provided. Write a [`Driver`], and [`Connected`] makes a transport of it:
-//! the reconnect loop from connect to close, deadlines, and the calls. [`Topics`] is the table of what is wanted, [`Budget`]
-//! bounds what waits to be answered, [`pulse`] notices that a connection is dead, [`socket`](crate::socket) opens it. Or
-//! take the parts: [`supervise()`], [`link()`], [`Subscription::channel`]. The in-memory transport in
-//! [`memory`](crate::memory) is a complete one to read.
+//! the reconnect loop from connect to close, deadlines, and the calls. [`Topics`] is the table of what is wanted; where the
+//! broker has logs that can be read from any position, [`log`] is. [`Budget`] bounds what waits to be answered,
+//! [`pulse`] notices that a connection is dead, [`socket`](crate::socket) opens it. Or take the parts: [`supervise()`],
+//! [`link()`], [`Subscription::channel`]. The in-memory transport in [`memory`](crate::memory) is a complete one to read.
 
 mod backoff;
 mod budget;
@@ -26,6 +26,7 @@ mod capabilities;
 mod driver;
 mod limits;
 mod link;
+pub mod log;
 pub mod pulse;
 mod step;
 mod subscription;

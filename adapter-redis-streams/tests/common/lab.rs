@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use socketioxide_adapter_conformance::{Ability, Faults, Lab, LabResult};
 use socketioxide_adapter_core::{backend::BackendUrl, transport::Transport};
-use socketioxide_adapter_redis_streams::{RedisStreamsTransport, Retention, StreamsConfig};
+use socketioxide_adapter_redis_streams::{Retention, StreamsConfig};
 use socketioxide_broker_lab::Redis;
 use tokio::task::block_in_place;
 
@@ -85,12 +85,12 @@ impl Lab for RedisLab {
     ) -> LabResult<Arc<dyn Transport>> {
         let url = BackendUrl::parse(&format!("redis+streams://{endpoint}{}", self.options))?;
         let mut config = StreamsConfig::from_url(url)?;
-        config.redis = config.redis.with_prefix(prefix);
+        config.redis.endpoint.prefix = prefix.to_owned();
         match self.retained.load(Ordering::Relaxed) {
             0 => {}
             retained => config.retention = Retention::Length(retained),
         }
-        Ok(Arc::new(RedisStreamsTransport::connect(config).await?))
+        Ok(Arc::new(config.connect().await?))
     }
 }
 

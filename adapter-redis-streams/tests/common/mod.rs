@@ -36,7 +36,7 @@ pub(crate) fn config(url: &str) -> StreamsConfig {
 
 /// Connects by a URL like `redis://…`.
 pub(crate) async fn try_connect(url: &str) -> Result<RedisStreamsTransport> {
-    RedisStreamsTransport::connect(config(url)).await
+    config(url).connect().await
 }
 
 pub(crate) async fn connect(redis: &Redis) -> RedisStreamsTransport {

@@ -11,7 +11,7 @@ use socketioxide_adapter_core::{
     backend::BackendUrl,
     transport::{Event, LinkState, Subscription, Topic, Transport},
 };
-use socketioxide_adapter_redis::{RedisConfig, RedisTransport};
+use socketioxide_adapter_redis::{Limits, RedisConfig, RedisTransport};
 use socketioxide_broker_lab::Redis;
 
 /// No wait of a test is longer.
@@ -21,8 +21,15 @@ pub(crate) fn config(url: &str) -> RedisConfig {
     RedisConfig::from_url(BackendUrl::parse(url).unwrap()).unwrap()
 }
 
+/// A URL, and the limits to use with it.
+pub(crate) fn limited(url: &str, limits: Limits) -> RedisConfig {
+    let mut config = config(url);
+    config.endpoint = config.endpoint.with_limits(limits);
+    config
+}
+
 pub(crate) async fn try_connect(url: &str) -> Result<RedisTransport> {
-    RedisTransport::connect(config(url)).await
+    config(url).connect().await
 }
 
 pub(crate) async fn connect(redis: &Redis) -> RedisTransport {

@@ -2,80 +2,91 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    future::{Future as _, poll_fn},
+    pin::pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, future::BoxFuture};
-use socketioxide_adapter_core::{
-    Error, Result,
-    transport::{BufferLimits, Continuity, LossCause, Subscription, SubscriptionSender},
-};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::{Notify, oneshot};
 
+use super::position::{Entry, Id, Position, Snapshot};
 use crate::{
-    config::Retention,
-    position::{Entry, Id, Position, Snapshot},
+    error::{Error, Result},
+    transport::{BufferLimits, Continuity, LossCause, Name, Subscription, SubscriptionSender},
 };
 
 /// Where a topic is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// The key of the log.
-    pub(crate) key: Arc<[u8]>,
+pub struct Place {
+    /// The log.
+    pub log: Name,
     /// The topic, if others share the log.
-    pub(crate) topic: Option<Arc<[u8]>>,
-    pub(crate) retention: Retention,
+    pub topic: Option<Name>,
+    /// How many of its last entries a log surely keeps, however it is trimmed. 0: not known, as where it is trimmed by age;
+    /// each entry then costs a look at the log.
+    pub kept: u64,
 }
 
-/// Tells a subscriber that its position is known, or why not.
-pub(crate) type Confirmation = oneshot::Receiver<Result<()>>;
-
-/// A full cursor whose only listener waits for room: resolves to the number of the cursor and the entry that was taken
-/// then, or to nothing if the subscription is gone.
-pub(crate) type Taking = BoxFuture<'static, Option<(u64, Id)>>;
-
-/// Whether listeners can be added.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// No: there is no session.
-    #[default]
-    Down,
-    /// Yes.
-    Up,
-    /// Never again.
-    Closed,
+/// A cursor whose log has to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Due<I> {
+    /// The cursor, for [`Cursors::advance`] and [`Cursors::refuse`].
+    pub cursor: u64,
+    /// Its log.
+    pub log: Name,
+    /// The last entry that was read. `None`: only the end of the log is wanted.
+    pub from: Option<I>,
 }
 
-/// All cursors of a transport.
+/// The logs that were read to their ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ends<I> {
+    /// The last entry that was read of each.
+    pub logs: HashMap<Name, I>,
+    /// Whether some cursors are [due](Cursors::due): then do not wait for what comes.
+    pub behind: bool,
+}
+
+/// All cursors of a transport, and their listeners; the [module documentation](super) says how a session uses them.
+///
+/// Whoever reads a log is told what became of it by [`Event::Resumed`](crate::transport::Event::Resumed) once in each
+/// session, and by [`Lagged`](crate::transport::Event::Lagged), or another `Resumed`, when something was lost amid one.
 #[derive(Debug, Default)]
-pub(crate) struct Cursors {
-    state: Mutex<State>,
-    changed: Notify,
+pub struct Cursors<I: Id> {
+    state: Mutex<State<I>>,
+    added: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    phase: Phase,
-    cursors: Vec<Cursor>,
+struct State<I> {
+    closed: bool,
+    cursors: Vec<Cursor<I>>,
     /// How many cursors there have been.
     made: u64,
+    /// Full cursors whose only listener waits for room: each resolves to the number of the cursor and the entry that was
+    /// taken then, or to nothing if the subscription is gone.
+    parked: FuturesUnordered<BoxFuture<'static, Option<(u64, I)>>>,
 }
 
 /// One position in one log. Listeners that stand at the same place share a cursor; one that is full gets its own.
 #[derive(Debug)]
-struct Cursor {
+struct Cursor<I> {
     number: u64,
-    key: Arc<[u8]>,
-    retention: Retention,
+    log: Name,
+    kept: u64,
     standing: Standing,
-    position: Position,
+    position: Position<I>,
     listeners: Vec<Listener>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// Has no position yet: the end of the log, as soon as the server has told it.
+    /// Has no position yet: the end of the log, as soon as the broker has told it.
     New,
     /// Has the position of an earlier session, and listeners who want to know what became of the log.
     Stale,
@@ -90,37 +101,26 @@ enum Standing {
 #[derive(Debug)]
 struct Listener {
     /// What it wants of a shared log.
-    topic: Option<Arc<[u8]>>,
+    topic: Option<Name>,
     sender: SubscriptionSender,
     /// Somebody waits for the position.
     waiting: Option<oneshot::Sender<Result<()>>>,
 }
 
-/// A cursor whose log has to be looked at.
-#[derive(Debug, Clone)]
-pub(crate) struct Due {
-    pub(crate) cursor: u64,
-    pub(crate) key: Arc<[u8]>,
-    pub(crate) retention: Retention,
-    /// `None`: only the end of the log is wanted.
-    pub(crate) from: Option<Id>,
-}
-
-impl Cursors {
-    /// Adds a listener who wants everything that is published from now on.
-    ///
-    /// # Errors
-    /// The phase, if it is not [`Phase::Up`].
-    pub(crate) fn add(
+impl<I: Id> Cursors<I> {
+    /// Adds a listener who wants everything that is published from now on. The second value resolves as soon as that is so,
+    /// to an error if the broker [refuses](Self::refuse) the log, and to none of both when the session ends.
+    pub fn add(
         &self,
         place: Place,
         limits: BufferLimits,
-    ) -> Result<(Subscription, Confirmation), Phase> {
+    ) -> (Subscription, oneshot::Receiver<Result<()>>) {
         let (sender, subscription) = Subscription::channel(limits);
         let (waiting, confirmation) = oneshot::channel();
         let mut state = self.lock();
-        if state.phase != Phase::Up {
-            return Err(state.phase);
+        if state.closed {
+            sender.end();
+            return (subscription, confirmation);
         }
         let listener = Listener {
             topic: place.topic,
@@ -129,36 +129,41 @@ impl Cursors {
         };
         state.insert(Cursor {
             number: 0,
-            key: place.key,
-            retention: place.retention,
+            log: place.log,
+            kept: place.kept,
             standing: Standing::New,
             position: Position::default(),
             listeners: vec![listener],
         });
         drop(state);
-        self.changed.notify_one();
-        Ok((subscription, confirmation))
+        self.added.notify_one();
+        (subscription, confirmation)
     }
 
-    /// Waits until a listener was added.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
-    /// Notes that the session has a position in each log and can take more.
-    pub(crate) fn open(&self) {
-        let mut state = self.lock();
-        if state.phase == Phase::Down {
-            state.phase = Phase::Up;
-        }
+    /// Waits until something is [due](Self::due) that was not: a listener was added, or one that was full has taken what it
+    /// waited for, which it does here.
+    ///
+    /// # Cancel safety
+    /// Cancel safe. Wait for it in the task that reads.
+    pub async fn changed(&self) {
+        let mut added = pin!(self.added.notified());
+        poll_fn(|cx| {
+            // Both, since both have to wake us.
+            let took = self.lock().unpark(cx);
+            let added = added.as_mut().poll(cx).is_ready();
+            if took || added {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 
     /// Ends the session: who waits for a position waits in vain, the others have one to come back to.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         let mut state = self.lock();
-        if state.phase == Phase::Up {
-            state.phase = Phase::Down;
-        }
+        state.parked.clear();
         state
             .cursors
             .retain(|cursor| cursor.standing != Standing::New);
@@ -168,9 +173,10 @@ impl Cursors {
     }
 
     /// Ends all subscriptions for good.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         let mut state = self.lock();
-        state.phase = Phase::Closed;
+        state.closed = true;
+        state.parked.clear();
         for cursor in state.cursors.drain(..) {
             for listener in cursor.listeners {
                 listener.sender.end();
@@ -179,7 +185,7 @@ impl Cursors {
     }
 
     /// The cursors whose logs have to be looked at. Forgets listeners that were dropped.
-    pub(crate) fn due(&self) -> Vec<Due> {
+    pub fn due(&self) -> Vec<Due<I>> {
         let mut state = self.lock();
         state.cursors.retain_mut(|cursor| {
             cursor
@@ -188,7 +194,7 @@ impl Cursors {
             !cursor.listeners.is_empty()
         });
         state.ask_together();
-        let due = |cursor: &Cursor| {
+        let due = |cursor: &Cursor<I>| {
             let from = match cursor.standing {
                 Standing::New => None,
                 Standing::Stale | Standing::Behind => Some(cursor.position.id),
@@ -196,8 +202,7 @@ impl Cursors {
             };
             Some(Due {
                 cursor: cursor.number,
-                key: cursor.key.clone(),
-                retention: cursor.retention,
+                log: cursor.log.clone(),
                 from,
             })
         };
@@ -205,25 +210,28 @@ impl Cursors {
     }
 
     /// The logs that were read to their ends, with the place to read on from, and whether others are behind.
-    pub(crate) fn at_end(&self) -> (HashMap<Arc<[u8]>, Id>, bool) {
+    pub fn ends(&self) -> Ends<I> {
         let state = self.lock();
-        let mut ends = HashMap::new();
-        let mut behind = false;
+        let mut ends = Ends {
+            logs: HashMap::new(),
+            behind: false,
+        };
         for cursor in &state.cursors {
             match cursor.standing {
                 Standing::AtEnd => {
-                    let end = ends.entry(cursor.key.clone()).or_insert(cursor.position.id);
-                    *end = cursor.position.id.min(*end);
+                    let id = cursor.position.id;
+                    let end = ends.logs.entry(cursor.log.clone()).or_insert(id);
+                    *end = id.min(*end);
                 }
                 Standing::Full => {}
-                Standing::New | Standing::Stale | Standing::Behind => behind = true,
+                Standing::New | Standing::Stale | Standing::Behind => ends.behind = true,
             }
         }
-        (ends, behind)
+        ends
     }
 
-    /// Has all logs looked at anew, for what nobody tells: a log that was deleted by hand.
-    pub(crate) fn doubt(&self) {
+    /// Makes all logs due, for what nobody tells: a log that was deleted by hand.
+    pub fn doubt(&self) {
         for cursor in &mut self.lock().cursors {
             if cursor.standing == Standing::AtEnd {
                 cursor.standing = Standing::Behind;
@@ -231,14 +239,11 @@ impl Cursors {
         }
     }
 
-    /// Tells those who wait for a new cursor that the server refuses its log.
-    pub(crate) fn refuse(&self, number: u64, error: impl Fn() -> Error) {
+    /// Tells those who wait for a new cursor that the broker refuses its log.
+    pub fn refuse(&self, cursor: u64, error: impl Fn() -> Error) {
         let mut state = self.lock();
-        let Some(at) = state
-            .cursors
-            .iter()
-            .position(|cursor| cursor.number == number)
-        else {
+        let at = state.cursors.iter().position(|it| it.number == cursor);
+        let Some(at) = at else {
             return;
         };
         for listener in state.cursors.swap_remove(at).listeners {
@@ -248,96 +253,74 @@ impl Cursors {
         }
     }
 
-    /// Takes in what a log looks like: tells what is missing, and hands out what was read.
-    pub(crate) fn look(&self, number: u64, log: &Snapshot) -> Vec<Taking> {
+    /// Takes in what the log of a cursor looks like: tells what is missing, and hands out what was read.
+    pub fn advance(&self, cursor: u64, log: &Snapshot<I>) {
         let mut state = self.lock();
-        let Some(cursor) = state.cursor(number) else {
-            return Vec::new();
+        let Some(it) = state.cursor(cursor) else {
+            return;
         };
-        if cursor.standing == Standing::New {
-            cursor.position = log.end();
-            cursor.standing = Standing::AtEnd;
-            for listener in &mut cursor.listeners {
+        let name = it.log.clone();
+        if it.standing == Standing::New {
+            it.position = log.end();
+            it.standing = Standing::AtEnd;
+            for listener in &mut it.listeners {
                 listener.waiting.take().map(|waiting| waiting.send(Ok(())));
             }
-            let key = cursor.key.clone();
-            state.merge(&key);
-            return Vec::new();
-        }
-        let untrimmed = match cursor.retention {
-            Retention::Length(length) => length,
-            Retention::Age(_) => 0,
-        };
-        let (continuity, start) = log.judge(cursor.position, untrimmed);
-        let stale = cursor.standing == Standing::Stale;
-        for listener in &cursor.listeners {
-            listener.tell(stale, continuity, log, start.id);
-        }
-        cursor.position = start;
-        cursor.standing = if log.more {
-            Standing::Behind
         } else {
-            Standing::AtEnd
-        };
-        let key = cursor.key.clone();
-        let taking = state.hand_out(number, &log.entries);
-        if let Some(cursor) = state
-            .cursor(number)
-            .filter(|cursor| cursor.position.id == log.last)
-        {
-            // Where the count was lost, it is known again.
-            cursor.position.count = log.added;
+            let (continuity, start) = log.judge(it.position, it.kept);
+            let stale = it.standing == Standing::Stale;
+            for listener in &it.listeners {
+                listener.tell(stale, continuity, log, start.id);
+            }
+            it.position = start;
+            it.standing = if log.more {
+                Standing::Behind
+            } else {
+                Standing::AtEnd
+            };
+            state.hand_out(cursor, &log.entries);
+            let it = state.cursor(cursor);
+            if let Some(it) = it.filter(|it| it.position.id == log.last) {
+                // Where the count was lost, it is known again.
+                it.position.count = log.added;
+            }
         }
-        state.merge(&key);
-        taking
+        state.merge(&name);
     }
 
-    /// Hands out what was read behind the ends of a log; not if something may be missing before it.
-    pub(crate) fn read(&self, key: &[u8], entries: &[Entry], complete: bool) -> Vec<Taking> {
+    /// Hands out what was read behind the [end](Self::ends) of a log, unless something may be missing before it: then the
+    /// log is due. `all`: there was nothing else, so that fewer than the log surely keeps are all that have come.
+    pub fn hand_out(&self, log: &str, entries: &[Entry<I>], all: bool) {
         let mut state = self.lock();
-        let reading =
-            |cursor: &&mut Cursor| *cursor.key == *key && cursor.standing == Standing::AtEnd;
         let mut numbers = Vec::new();
-        for cursor in state.cursors.iter_mut().filter(reading) {
-            if complete && matches!(cursor.retention, Retention::Length(_)) {
+        let at_end = |it: &&mut Cursor<I>| *it.log == *log && it.standing == Standing::AtEnd;
+        for cursor in state.cursors.iter_mut().filter(at_end) {
+            if all && (entries.len() as u64) < cursor.kept {
                 numbers.push(cursor.number);
             } else {
                 cursor.standing = Standing::Behind;
             }
         }
-        let mut taking = Vec::new();
         for number in numbers {
-            taking.extend(state.hand_out(number, entries));
+            state.hand_out(number, entries);
         }
-        state.merge(key);
-        taking
+        state.merge(log);
     }
 
-    /// Notes what came of a [`Taking`].
-    pub(crate) fn took(&self, took: Option<(u64, Id)>) {
-        let mut state = self.lock();
-        if let Some((number, id)) = took
-            && let Some(cursor) = state.cursor(number)
-        {
-            cursor.position.pass(id);
-            cursor.standing = Standing::Behind;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<I>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn insert(&mut self, mut cursor: Cursor) -> u64 {
+impl<I: Id> State<I> {
+    fn insert(&mut self, mut cursor: Cursor<I>) -> u64 {
         self.made += 1;
         cursor.number = self.made;
         self.cursors.push(cursor);
         self.made
     }
 
-    fn cursor(&mut self, number: u64) -> Option<&mut Cursor> {
+    fn cursor(&mut self, number: u64) -> Option<&mut Cursor<I>> {
         self.cursors
             .iter_mut()
             .find(|cursor| cursor.number == number)
@@ -346,22 +329,22 @@ impl State {
     /// Lets listeners that wait for the end of the same log share one cursor: a thousand topics that start together in one
     /// log are one question. Who comes after the question was sent needs another one, or hears what was before it.
     fn ask_together(&mut self) {
-        let mut new: HashMap<Arc<[u8]>, Cursor> = HashMap::new();
-        let asking = |cursor: &mut Cursor| cursor.standing == Standing::New;
+        let mut new: HashMap<Name, Cursor<I>> = HashMap::new();
+        let asking = |cursor: &mut Cursor<I>| cursor.standing == Standing::New;
         for cursor in self.cursors.extract_if(.., asking) {
-            match new.get_mut(&cursor.key) {
+            match new.get_mut(&cursor.log) {
                 Some(first) => first.listeners.extend(cursor.listeners),
-                None => drop(new.insert(cursor.key.clone(), cursor)),
+                None => drop(new.insert(cursor.log.clone(), cursor)),
             }
         }
         self.cursors.extend(new.into_values());
     }
 
     /// Hands the entries behind the cursor to its listeners. One that is full goes on alone.
-    fn hand_out(&mut self, number: u64, entries: &[Entry]) -> Vec<Taking> {
+    fn hand_out(&mut self, number: u64, entries: &[Entry<I>]) {
         let mut leaving = Vec::new();
         let Some(cursor) = self.cursor(number) else {
-            return Vec::new();
+            return;
         };
         let start = cursor.position.id;
         for entry in entries.iter().filter(|entry| entry.id > start) {
@@ -375,31 +358,44 @@ impl State {
                 leaving.push((before, entry.id, payload.clone(), listener));
             }
         }
-        let (key, retention) = (cursor.key.clone(), cursor.retention);
+        let (log, kept) = (cursor.log.clone(), cursor.kept);
         if cursor.listeners.is_empty() {
             self.cursors.retain(|cursor| cursor.number != number);
         }
-        let alone = |(position, id, payload, listener): (_, _, _, Listener)| {
+        for (position, id, payload, listener) in leaving {
             let sender = listener.sender.clone();
             let number = self.insert(Cursor {
                 number: 0,
-                key: key.clone(),
-                retention,
+                log: log.clone(),
+                kept,
                 standing: Standing::Full,
                 position,
                 listeners: vec![listener],
             });
             let taking = async move { sender.push_wait(payload).await.then_some((number, id)) };
-            taking.boxed()
-        };
-        leaving.into_iter().map(alone).collect()
+            self.parked.push(taking.boxed());
+        }
+    }
+
+    /// Lets those who were full take what they wait for, as far as there is room. Returns whether there was any.
+    fn unpark(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while let Poll::Ready(Some(took)) = self.parked.poll_next_unpin(cx) {
+            any = true;
+            if let Some((number, id)) = took
+                && let Some(cursor) = self.cursor(number)
+            {
+                cursor.position.pass(id);
+                cursor.standing = Standing::Behind;
+            }
+        }
+        any
     }
 
     /// Lets listeners that have come to the same end of a log share one cursor again.
-    fn merge(&mut self, key: &[u8]) {
-        let at_end =
-            |cursor: &mut Cursor| cursor.standing == Standing::AtEnd && *cursor.key == *key;
-        let mut ends: Vec<Cursor> = Vec::new();
+    fn merge(&mut self, log: &str) {
+        let at_end = |it: &mut Cursor<I>| it.standing == Standing::AtEnd && *it.log == *log;
+        let mut ends: Vec<Cursor<I>> = Vec::new();
         for cursor in self.cursors.extract_if(.., at_end) {
             match ends
                 .iter_mut()
@@ -414,7 +410,7 @@ impl State {
 }
 
 impl Listener {
-    fn wants(&self, entry: &Entry) -> bool {
+    fn wants<I>(&self, entry: &Entry<I>) -> bool {
         match &self.topic {
             Some(topic) => entry.topic.as_deref() == Some(topic),
             None => true,
@@ -430,7 +426,7 @@ impl Listener {
     }
 
     /// Tells what became of the log: once per session in any case, else only if something is missing.
-    fn tell(&self, stale: bool, continuity: Continuity, log: &Snapshot, from: Id) {
+    fn tell<I: Id>(&self, stale: bool, continuity: Continuity, log: &Snapshot<I>, from: I) {
         let alone = self.topic.is_none();
         let continuity = match continuity {
             Continuity::Lost { cause, .. } if !alone => Continuity::Lost { count: None, cause },

@@ -1,65 +1,41 @@
 //! Where a reader stands in a log, and what became of the log while it was away.
 
-use std::{fmt, str::FromStr};
+use std::fmt::Debug;
 
 use bytes::Bytes;
-use socketioxide_adapter_core::transport::{Continuity, LossCause};
 
-/// The id of an entry: the server's time in milliseconds and a number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Id {
-    pub(crate) time: u64,
-    pub(crate) number: u64,
-}
+use crate::transport::{Continuity, LossCause};
 
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.time, self.number)
-    }
-}
+/// The id of an entry, for example its offset. Later entries have higher ones; the default stands before all entries.
+pub trait Id: Copy + Ord + Default + Debug + Send + Sync + 'static {}
 
-impl FromStr for Id {
-    type Err = std::num::ParseIntError;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (time, number) = text.split_once('-').unwrap_or((text, "0"));
-        Ok(Self {
-            time: time.parse()?,
-            number: number.parse()?,
-        })
-    }
-}
+impl<T: Copy + Ord + Default + Debug + Send + Sync + 'static> Id for T {}
 
 /// One entry of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) id: Id,
+pub struct Entry<I> {
+    /// Its id.
+    pub id: I,
     /// The topic, where topics share a log.
-    pub(crate) topic: Option<Vec<u8>>,
-    /// `None`: not one of ours.
-    pub(crate) payload: Option<Bytes>,
-}
-
-impl Entry {
-    /// Bytes of the payload.
-    pub(crate) fn len(&self) -> usize {
-        self.payload.as_ref().map_or(0, Bytes::len)
-    }
+    pub topic: Option<String>,
+    /// What was published. `None`: not one of ours; it counts, and nobody hears it.
+    pub payload: Option<Bytes>,
 }
 
 /// What a reader has read: everything up to `id`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Position {
-    /// Which log: drawn at random when the log begins, and gone with it.
-    pub(crate) epoch: Id,
+pub struct Position<I> {
+    /// Which log: a number that is drawn when the log begins, and is gone with it. Always 0 where the broker has no such.
+    pub epoch: u64,
     /// The last entry read.
-    pub(crate) id: Id,
-    /// How many entries the log ever had up to `id`. `None`: not known; Redis 6.2 does not tell.
-    pub(crate) count: Option<u64>,
+    pub id: I,
+    /// How many entries the log ever had up to `id`. `None`: not known.
+    pub count: Option<u64>,
 }
 
-impl Position {
+impl<I: Id> Position<I> {
     /// Notes that the next entry was read.
-    pub(crate) fn pass(&mut self, id: Id) {
+    pub(super) fn pass(&mut self, id: I) {
         self.id = id;
         self.count = self.count.map(|count| count + 1);
     }
@@ -67,25 +43,26 @@ impl Position {
 
 /// A log at one moment, and its entries from a position on, a moment later.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Snapshot {
-    pub(crate) epoch: Id,
-    /// How many entries it ever had; Redis 7.0 or newer.
-    pub(crate) added: Option<u64>,
+pub struct Snapshot<I> {
+    /// As [`Position::epoch`].
+    pub epoch: u64,
+    /// How many entries it ever had, where the broker counts them. Where ids are numbers without holes, it is the last one.
+    pub added: Option<u64>,
     /// How many it has.
-    pub(crate) length: u64,
+    pub length: u64,
     /// The first entry it still has.
-    pub(crate) first: Option<Id>,
+    pub first: Option<I>,
     /// The last entry it ever had.
-    pub(crate) last: Id,
-    /// The entries from the position on, its own included, as many as were asked for.
-    pub(crate) entries: Vec<Entry>,
+    pub last: I,
+    /// The entries from the position on, its own included, as many as were asked for. None where there is no position yet.
+    pub entries: Vec<Entry<I>>,
     /// Whether more entries may follow these.
-    pub(crate) more: bool,
+    pub more: bool,
 }
 
-impl Snapshot {
+impl<I: Id> Snapshot<I> {
     /// The position behind all that there is.
-    pub(crate) const fn end(&self) -> Position {
+    pub const fn end(&self) -> Position<I> {
         Position {
             epoch: self.epoch,
             id: self.last,
@@ -93,9 +70,9 @@ impl Snapshot {
         }
     }
 
-    /// Whether the log may have been trimmed between its state and its entries. If it is again, the moment after, its past
-    /// is another one than ours.
-    pub(crate) fn is_torn(&self, from: Id) -> bool {
+    /// Whether the log may have been trimmed between its state and its entries, if these are two questions: then ask anew.
+    /// If it is again, the moment after, its past is another one than ours.
+    pub fn is_torn(&self, from: I) -> bool {
         let first = self.entries.first().map(|entry| entry.id);
         first != Some(from)
             && self.last >= from
@@ -103,7 +80,7 @@ impl Snapshot {
     }
 
     /// Whether what is left of the log begins behind `id`.
-    fn begins_behind(&self, id: Id) -> bool {
+    fn begins_behind(&self, id: I) -> bool {
         self.first.is_none_or(|first| first > id)
     }
 
@@ -112,12 +89,12 @@ impl Snapshot {
         self.added.map(|added| added.saturating_sub(self.length))
     }
 
-    /// What is missing at `position`, and the position to read on from. `untrimmed` is the length up to which the log is
-    /// surely never trimmed.
+    /// What is missing at `position`, and the position to read on from. `kept` is how many of the last entries are surely
+    /// never trimmed; 0 if that is not known.
     ///
     /// The surest sign is the anchor: if the entry that was read last is still there, nothing behind it can be missing,
     /// since logs are only trimmed at their front. Without it, the counters tell how much is.
-    pub(crate) fn judge(&self, position: Position, untrimmed: u64) -> (Continuity, Position) {
+    pub fn judge(&self, position: Position<I>, kept: u64) -> (Continuity, Position<I>) {
         let at = |count| Position {
             epoch: self.epoch,
             id: position.id.min(self.last),
@@ -150,7 +127,7 @@ impl Snapshot {
                 count: Some(trimmed - count),
                 cause: LossCause::Trimmed,
             },
-            None if self.length < untrimmed => self.unbroken(position),
+            None if self.length < kept => self.unbroken(position),
             None => Continuity::Lost {
                 count: None,
                 cause: LossCause::Trimmed,
@@ -159,8 +136,8 @@ impl Snapshot {
         (continuity, at(self.trimmed()))
     }
 
-    /// How many follow: exactly if the server counts, else as many as were read at once, or one if it was none yet.
-    fn unbroken(&self, position: Position) -> Continuity {
+    /// How many follow: exactly if the broker counts, else as many as were read at once, or one if it was none yet.
+    fn unbroken(&self, position: Position<I>) -> Continuity {
         let replayed = match self.added.zip(position.count) {
             Some((added, count)) => added.saturating_sub(count),
             None => (self.after(position.id).count() as u64).max(self.more.into()),
@@ -169,7 +146,7 @@ impl Snapshot {
     }
 
     /// The entries behind `id`.
-    pub(crate) fn after(&self, id: Id) -> impl Iterator<Item = &Entry> {
+    pub(super) fn after(&self, id: I) -> impl Iterator<Item = &Entry<I>> {
         self.entries.iter().filter(move |entry| entry.id > id)
     }
 }
@@ -178,16 +155,12 @@ impl Snapshot {
 mod tests {
     use super::*;
 
-    const EPOCH: Id = Id { time: 0, number: 7 };
-
-    fn id(time: u64) -> Id {
-        Id { time, number: 0 }
-    }
+    const EPOCH: u64 = 7;
 
     /// A log that ever had entries 1 to `last`, of which it has those from `first` on, read from `from` on.
-    fn log(first: u64, last: u64, from: u64) -> Snapshot {
-        let entry = |time| Entry {
-            id: id(time),
+    fn log(first: u64, last: u64, from: u64) -> Snapshot<u64> {
+        let entry = |id| Entry {
+            id,
             topic: None,
             payload: None,
         };
@@ -195,22 +168,22 @@ mod tests {
             epoch: EPOCH,
             added: Some(last),
             length: last + 1 - first,
-            first: (first <= last).then(|| id(first)),
-            last: id(last),
+            first: (first <= last).then_some(first),
+            last,
             entries: (first.max(from)..=last).map(entry).collect(),
             more: false,
         }
     }
 
-    fn at(number: u64) -> Position {
+    fn at(number: u64) -> Position<u64> {
         Position {
             epoch: EPOCH,
-            id: id(number),
+            id: number,
             count: Some(number),
         }
     }
 
-    fn uncounted(position: Position) -> Position {
+    fn uncounted(position: Position<u64>) -> Position<u64> {
         Position {
             count: None,
             ..position
@@ -267,7 +240,7 @@ mod tests {
             (at(0), log(6, 30, 0)),
         ] {
             let (_, mut position) = log.judge(position, 1_000);
-            let rest: Vec<Id> = log.after(position.id).map(|entry| entry.id).collect();
+            let rest: Vec<u64> = log.after(position.id).map(|entry| entry.id).collect();
             rest.into_iter().for_each(|id| position.pass(id));
             assert_eq!(position, log.end());
         }
@@ -277,13 +250,10 @@ mod tests {
     fn another_log_is_told_and_read_as_far_as_it_is_news() {
         // Begun anew after ours had ended, by the server's clock: all of it is.
         let mut wiped = log(20, 22, 10);
-        wiped.epoch = id(99);
+        wiped.epoch = 99;
         wiped.added = Some(3);
         let (continuity, start) = wiped.judge(at(10), 1_000);
-        assert_eq!(
-            (continuity, start.id, start.count),
-            (RESET, id(10), Some(0))
-        );
+        assert_eq!((continuity, start.id, start.count), (RESET, 10, Some(0)));
         // The clock was set back: none of it can be told from what we know.
         let (continuity, start) = wiped.judge(at(40), 1_000);
         assert_eq!((continuity, start), (RESET, wiped.end()));
@@ -300,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_server_that_does_not_count_says_what_it_can() {
-        let old = |log: Snapshot| Snapshot { added: None, ..log };
+        let old = |log: Snapshot<u64>| Snapshot { added: None, ..log };
         let position = uncounted(at(10));
         let table = [
             (old(log(1, 30, 10)), 10, unbroken(20)),
@@ -315,25 +285,14 @@ mod tests {
 
     #[test]
     fn a_log_that_was_trimmed_between_state_and_entries_is_torn() {
-        assert!(!log(1, 30, 10).is_torn(id(10)));
-        assert!(!log(12, 30, 10).is_torn(id(10)));
-        assert!(!log(1, 5, 10).is_torn(id(10)));
+        assert!(!log(1, 30, 10).is_torn(10));
+        assert!(!log(12, 30, 10).is_torn(10));
+        assert!(!log(1, 5, 10).is_torn(10));
         let mut torn = log(5, 30, 10);
         torn.entries.drain(..5);
-        assert!(torn.is_torn(id(10)));
+        assert!(torn.is_torn(10));
         let mut torn = log(12, 30, 10);
         torn.entries.drain(..5);
-        assert!(torn.is_torn(id(10)));
-    }
-
-    #[test]
-    fn ids_are_read_as_they_are_written() {
-        let id = Id {
-            time: 1_700_000_000_000,
-            number: 3,
-        };
-        assert_eq!(id.to_string().parse(), Ok(id));
-        assert_eq!("5".parse(), Ok(self::id(5)));
-        assert!("x-1".parse::<Id>().is_err());
+        assert!(torn.is_torn(10));
     }
 }

@@ -1,6 +1,6 @@
 //! The conformance suite on a Redis Cluster of three masters, by sharded Pub/Sub.
 
-#[path = "common/gate.rs"]
+#[path = "../../adapter-redis/tests/common/gate.rs"]
 mod gate;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use gate::{PASSWORD, Servers, UserGate};
 use socketioxide_adapter_conformance::{Ability, Faults, Gate, Lab, LabResult};
 use socketioxide_adapter_core::{backend::BackendUrl, transport::Transport};
-use socketioxide_adapter_redis::{RedisConfig, RedisTransport};
+use socketioxide_adapter_redis_cluster::RedisClusterConfig;
 use socketioxide_broker_lab::{Redis, RedisCluster, Result};
 use tokio::task::block_in_place;
 
@@ -28,9 +28,10 @@ impl Servers for RedisCluster {
 }
 
 impl ClusterLab {
-    fn config(&self, prefix: &str) -> LabResult<RedisConfig> {
-        let config = RedisConfig::from_url(BackendUrl::parse(&self.0.url())?)?;
-        Ok(config.with_prefix(prefix))
+    fn config(&self, prefix: &str) -> LabResult<RedisClusterConfig> {
+        let mut config = RedisClusterConfig::from_url(BackendUrl::parse(&self.0.url())?)?;
+        config.endpoint = config.endpoint.with_prefix(prefix);
+        Ok(config)
     }
 
     /// What happens to the broker happens to all of its servers.
@@ -43,7 +44,7 @@ impl ClusterLab {
 impl Lab for ClusterLab {
     async fn connect(&self, prefix: &str) -> LabResult<Arc<dyn Transport>> {
         let config = self.config(prefix)?;
-        Ok(Arc::new(RedisTransport::connect(config).await?))
+        Ok(Arc::new(config.connect().await?))
     }
 
     fn has_gates(&self) -> bool {
@@ -52,8 +53,9 @@ impl Lab for ClusterLab {
 
     async fn connect_gated(&self, prefix: &str) -> LabResult<(Arc<dyn Transport>, Box<dyn Gate>)> {
         let (gate, user) = UserGate::new(&self.0)?;
-        let config = self.config(prefix)?.with_credentials(user, PASSWORD);
-        let transport = RedisTransport::connect(config).await?;
+        let mut config = self.config(prefix)?;
+        config.endpoint = config.endpoint.with_credentials(user, PASSWORD);
+        let transport = config.connect().await?;
         Ok((Arc::new(transport), Box::new(gate)))
     }
 
