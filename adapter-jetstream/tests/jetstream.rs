@@ -1,6 +1,7 @@
 //! What a node gets back from the log, and what it is told of what is gone.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "../../adapter-nats/tests/common/mod.rs"]
 mod common;
 
 use std::{fs, path::Path, time::Duration};
