@@ -47,14 +47,15 @@ pub(crate) struct Connector {
 impl Connector {
     pub(crate) fn new(config: &NatsConfig) -> Result<Self> {
         let ca = config.endpoint.tls.as_ref().unwrap_or(&RootCa::System);
-        let server = |server: &Address| match server {
-            Address::Tcp { .. } => server.to_string().parse().ok(),
-            _ => None,
+        // A unix socket has no port.
+        let address = |server: &Address| match server.port() {
+            0 => None,
+            _ => server.to_string().parse().ok(),
         };
-        let servers = config.endpoint.servers.iter().map(server).collect();
+        let servers: Option<_> = config.endpoint.servers.iter().map(address).collect();
         Ok(Self {
             tls: client_config(ca, OPERATION)?,
-            servers: Option::ok_or(servers, invalid("not the address of a server"))?,
+            servers: servers.ok_or_else(|| invalid("not the address of a server"))?,
             discovered: Mutex::default(),
         })
     }

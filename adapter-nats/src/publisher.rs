@@ -109,21 +109,20 @@ impl Publisher {
                 None if state.allowed.contains(&subject) => 1,
                 None => FRESH,
             };
-            let sent = match headers {
-                None => unconstrained(client.publish(subject.clone(), payload)).now_or_never(),
-                Some(headers) => {
-                    let number = state.first + state.waiting.len() as u64;
-                    let (subject, reply) = (subject.clone(), format!("{inbox}.{number}"));
-                    let call =
-                        client.publish_with_reply_and_headers(subject, reply, headers, payload);
-                    unconstrained(call).now_or_never()
-                }
+            let number = state.first + state.waiting.len() as u64;
+            let to = subject.clone();
+            let sending = async {
+                let Some(headers) = headers else {
+                    return client.publish(to, payload).await;
+                };
+                let reply = format!("{inbox}.{number}");
+                let sent = client.publish_with_reply_and_headers(to, reply, headers, payload);
+                sent.await
             };
-            match sent {
-                Some(Ok(())) => {}
+            let Some(Ok(())) = unconstrained(sending).now_or_never() else {
                 // The client is gone, and the session is about to notice.
-                Some(Err(_)) | None => return Err(down()),
-            }
+                return Err(down());
+            };
             let answer = state.push(subject, echoes, Some(permit));
             if echoes > 0 {
                 state.ask();

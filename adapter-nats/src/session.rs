@@ -95,8 +95,8 @@ pub(crate) async fn run<C: Companion>(
         }
     };
     let main = async {
-        let never = |_| nats.origin.lost("the companion is gone");
-        session.noticing(is_ready).await?.map_err(never)?;
+        // A companion that is over before it is ready ends the session itself.
+        let _ = session.noticing(is_ready).await?;
         session.reconcile().await?;
         up.up();
         tokio::select! {
@@ -270,13 +270,11 @@ async fn read(nats: Arc<Nats>, session: u64, subject: Name, mut messages: Subscr
 async fn read_answers<C: Companion>(nats: Arc<Nats>, mut messages: Subscriber) {
     while let Some(message) = messages.next().await {
         let tail = message.subject.rsplit('.').next();
+        let echo = str::from_utf8(&message.payload).ok();
         if let Some(number) = tail.and_then(|tail| tail.parse().ok()) {
             let answer = C::acknowledgement(&message);
             nats.publisher.acknowledged(number, answer);
-        } else if let Some(number) = str::from_utf8(&message.payload)
-            .ok()
-            .and_then(|it| it.parse().ok())
-        {
+        } else if let Some(number) = echo.and_then(|echo| echo.parse().ok()) {
             // A refusal of what the echo followed came before it, by way of another task: let that go first.
             yield_now().await;
             nats.publisher.echoed(number);

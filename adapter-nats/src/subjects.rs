@@ -16,13 +16,8 @@ pub(crate) fn subject(prefix: &str, topic: &Topic) -> String {
     match topic {
         Topic::Cluster => format!("{prefix}._cluster"),
         Topic::Node(_) => format!("{prefix}._node.{}", tail("node/")),
-        Topic::Namespace(_) => format!("{}{}", namespaces(prefix), tail("ns")),
+        Topic::Namespace(_) => format!("{prefix}._ns.{}", tail("ns")),
     }
-}
-
-/// The beginning of the subjects of all namespaces.
-pub(crate) fn namespaces(prefix: &str) -> String {
-    format!("{prefix}._ns.")
 }
 
 /// Where answers to this client arrive.

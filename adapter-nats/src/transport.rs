@@ -23,7 +23,7 @@ use crate::{
     error::Origin,
     publisher::Publisher,
     session,
-    subjects::{inboxes, namespaces, subject},
+    subjects::{inboxes, subject},
 };
 
 /// A connection to a NATS server, as [`Connected`] says. A publish resolves when the server has the payload. A server that does
@@ -69,7 +69,7 @@ impl Nats {
 
     /// The subjects of all namespaces, with a wildcard.
     pub fn namespaces(&self) -> String {
-        format!("{}*", namespaces(&self.config.endpoint.prefix))
+        format!("{}._ns.*", self.config.endpoint.prefix)
     }
 
     /// Whether it is the subject of a topic.
