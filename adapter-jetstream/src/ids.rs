@@ -6,7 +6,6 @@
 
 use std::{
     collections::VecDeque,
-    hash::{BuildHasher as _, RandomState},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -23,7 +22,7 @@ const ATTEMPTS: usize = 1_024;
 const BYTES: usize = 16 << 20;
 
 #[derive(Debug)]
-pub(super) struct Ids {
+pub(crate) struct Ids {
     /// Distinguishes this transport from all others.
     instance: u64,
     next: AtomicU64,
@@ -42,23 +41,23 @@ struct Unknown {
 
 /// One publish. Dropped without a conclusion, its outcome is unknown.
 #[derive(Debug)]
-pub(super) struct Attempt<'a> {
+pub(crate) struct Attempt<'a> {
     ids: &'a Ids,
     entry: Option<Unknown>,
     id: u64,
 }
 
 impl Ids {
-    pub(super) fn new(window: Duration) -> Self {
+    pub(crate) fn new(window: Duration) -> Self {
         Self {
-            instance: RandomState::new().hash_one(Instant::now()),
+            instance: fastrand::u64(..),
             next: AtomicU64::new(0),
             unknown: Mutex::default(),
             window,
         }
     }
 
-    pub(super) fn begin(&self, subject: &str, payload: &Bytes) -> Attempt<'_> {
+    pub(crate) fn begin(&self, subject: &str, payload: &Bytes) -> Attempt<'_> {
         let earlier = {
             let mut unknown = self.lock();
             let same = |it: &Unknown| it.payload == *payload && it.subject == subject;
@@ -96,12 +95,12 @@ impl Ids {
 
 impl Attempt<'_> {
     /// For the header `Nats-Msg-Id`.
-    pub(super) fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         format!("{:016x}-{}", self.ids.instance, self.id)
     }
 
-    /// The outcome is known: equal bytes will be another frame.
-    pub(super) fn conclude(&mut self) {
+    /// It was stored: equal bytes will be another frame.
+    pub(crate) fn conclude(&mut self) {
         self.entry = None;
     }
 }

@@ -10,20 +10,30 @@ use async_nats::jetstream::{self, stream};
 use common::*;
 use socketioxide_adapter_conformance::proxy::Proxy;
 use socketioxide_adapter_core::{
-    ErrorKind, Outcome,
+    ErrorKind, Outcome, Result,
+    backend::BackendUrl,
     transport::{Continuity, Event, LinkState, LossCause, Subscription, Topic, Transport},
 };
-use socketioxide_adapter_nats::NatsTransport;
+use socketioxide_adapter_jetstream::{JetStreamConfig, JetStreamTransport};
 use socketioxide_broker_lab::Nats;
 
 const STREAM: &str = "socketioxide";
+
+async fn try_connect(url: &str) -> Result<JetStreamTransport> {
+    let url = BackendUrl::parse(url)?;
+    JetStreamConfig::from_url(url)?.connect().await
+}
+
+async fn connect(nats: &Nats) -> JetStreamTransport {
+    try_connect(&nats.url()).await.unwrap()
+}
 
 /// A server, a node that stays, and one that can be cut off and listens to `/`.
 struct Pair {
     nats: Nats,
     proxy: Proxy,
-    talker: NatsTransport,
-    away: NatsTransport,
+    talker: JetStreamTransport,
+    away: JetStreamTransport,
     inbox: Subscription,
 }
 
@@ -69,7 +79,7 @@ impl Pair {
     }
 }
 
-async fn publish(transport: &NatsTransport, numbers: std::ops::Range<u32>) {
+async fn publish(transport: &JetStreamTransport, numbers: std::ops::Range<u32>) {
     for number in numbers {
         let payload = number.to_string();
         transport

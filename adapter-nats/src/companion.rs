@@ -45,7 +45,7 @@ pub struct Session {
 
 /// There is none.
 impl Companion for Infallible {
-    async fn run(&self, _session: Session, _ready: oneshot::Sender<()>) -> Result<Infallible> {
+    async fn run(&self, _session: Session, _ready: oneshot::Sender<()>) -> Result<Self> {
         Ok(*self)
     }
 
