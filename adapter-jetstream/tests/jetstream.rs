@@ -7,8 +7,9 @@ mod common;
 use std::{fs, path::Path, time::Duration};
 
 use async_nats::jetstream::{self, stream};
+use bytes::Bytes;
 use common::*;
-use socketioxide_adapter_conformance::proxy::Proxy;
+use socketioxide_adapter_conformance::proxy::{Proxy, Way};
 use socketioxide_adapter_core::{
     ErrorKind, Outcome, Result,
     backend::BackendUrl,
@@ -118,6 +119,25 @@ async fn a_thousand_frames_come_back_once_and_in_order() {
     assert_eq!(pair.come_back().await, unbroken(0));
     publish(&pair.talker, 1_001..1_002).await;
     pair.expect(1_001..1_002).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_takes_long_on_a_narrow_way_is_not_taken_for_a_dead_link() {
+    let mut pair = Pair::new().await;
+    pair.cut_off().await;
+    let (topic, frame) = (namespace("/"), Bytes::from(vec![0; 128 << 10]));
+    for _ in 0..40 {
+        let publish = pair.talker.publish(&topic, frame.clone());
+        publish.await.unwrap();
+    }
+    // All together take 13 s, more than an echo may.
+    let narrow = Way::default().with_bandwidth(400 << 10);
+    pair.proxy.set_to_client(narrow);
+    assert_eq!(pair.come_back().await, unbroken(40));
+    for _ in 0..40 {
+        assert_eq!(message(&mut pair.inbox).await, frame);
+    }
+    assert_eq!(pair.away.link().status().epoch, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
