@@ -74,6 +74,7 @@ impl Lab for NatsLab {
     ) -> LabResult<Arc<dyn Transport>> {
         self.limit(prefix).await?;
         let scheme = self.backend.schemes[0];
+        let prefix: String = prefix.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let url = format!("{scheme}://{endpoint}?prefix={prefix}");
         Ok((self.backend.connect)(BackendUrl::parse(&url)?).await?)
     }
