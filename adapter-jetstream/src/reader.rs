@@ -25,10 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(2_500);
 
 pub(crate) struct Reader {
-    context: Context,
+    pub(crate) context: Context,
     /// Where portions are asked for.
-    next: String,
-    session: Session,
+    pub(crate) next: String,
+    pub(crate) session: Session,
 }
 
 /// A portion, while it comes.
@@ -51,14 +51,6 @@ impl Coming {
 }
 
 impl Reader {
-    pub(crate) const fn new(context: Context, next: String, session: Session) -> Self {
-        Self {
-            context,
-            next,
-            session,
-        }
-    }
-
     /// Hands out frames in order until something is wrong.
     pub(crate) async fn run(mut self, log: &JetStream) -> Result<Infallible> {
         let mut portion = Portion::new(self.session.client.max_payload());
@@ -66,7 +58,7 @@ impl Reader {
         let (mut coming, mut following) = (Coming::new(portion.frames()), portion.frames());
         self.ask(coming.asked).await?;
         self.ask(following).await?;
-        let (mut expected, mut is_behind) = (1, true);
+        let (mut expected, mut is_behind) = (1, false);
         loop {
             let began = Instant::now();
             let message = timeout(SILENCE, self.session.messages.next()).await;

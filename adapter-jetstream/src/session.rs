@@ -21,9 +21,12 @@ use crate::{
 impl Companion for JetStream {
     async fn run(&self, session: Session, ready: oneshot::Sender<()>) -> Result<Infallible> {
         let stream = Stream::new(session.client.clone(), &self.config);
-        let next = self.open(&stream).await?;
+        let reader = Reader {
+            context: stream.context.clone(),
+            next: self.open(&stream).await?,
+            session,
+        };
         let _ = ready.send(());
-        let reader = Reader::new(stream.context().clone(), next, session);
         tokio::select! {
             error = reader.run(self) => error,
             error = self.reconcile(&stream) => error,

@@ -28,7 +28,7 @@ const INACTIVE: Duration = Duration::from_secs(10);
 /// The stream of a prefix, in one session.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    context: Context,
+    pub(crate) context: Context,
     name: String,
 }
 
@@ -56,10 +56,6 @@ impl Stream {
             context: context.build(client),
             name: name(&endpoint.prefix),
         }
-    }
-
-    pub(crate) const fn context(&self) -> &Context {
-        &self.context
     }
 
     /// What there is; makes the stream if it is not there.
