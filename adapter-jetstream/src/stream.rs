@@ -12,8 +12,8 @@ use async_nats::{
         stream::{Info, StorageType},
     },
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 use socketioxide_adapter_core::{ErrorKind, Result, transport::Step};
 
 pub(crate) use async_nats::jetstream::stream::Config;
@@ -30,22 +30,6 @@ const INACTIVE: Duration = Duration::from_secs(10);
 pub(crate) struct Stream {
     pub(crate) context: Context,
     name: String,
-}
-
-#[derive(Deserialize)]
-struct Consumer {
-    name: String,
-}
-
-/// A frame in the stream.
-#[derive(Deserialize)]
-struct Found {
-    message: Stored,
-}
-
-#[derive(Deserialize)]
-struct Stored {
-    time: String,
 }
 
 impl Stream {
@@ -75,8 +59,9 @@ impl Stream {
     /// When this frame was stored, if it is there.
     pub(crate) async fn stored(&self, number: u64) -> Result<Option<DateTime>> {
         let get = json!({ "seq": number });
-        let found: Option<Found> = self.ask("STREAM.MSG.GET", &get).await?;
-        Ok(found.and_then(|found| parse_rfc3339(&found.message.time).ok()))
+        let found: Option<Value> = self.ask("STREAM.MSG.GET", &get).await?;
+        let time = found.as_ref().and_then(|it| it["message"]["time"].as_str());
+        Ok(time.and_then(|time| parse_rfc3339(time).ok()))
     }
 
     /// Makes a consumer that reads from this frame on, and lives as long as it is read from. Returns where it is asked for
@@ -94,11 +79,9 @@ impl Stream {
                 "mem_storage": true,
             },
         });
-        let consumer: Consumer = self.tell("CONSUMER.CREATE", &consumer).await?;
-        Ok(format!(
-            "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
-            self.name, consumer.name
-        ))
+        let consumer: Value = self.tell("CONSUMER.CREATE", &consumer).await?;
+        let (stream, name) = (&self.name, consumer["name"].as_str().unwrap_or_default());
+        Ok(format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"))
     }
 
     /// Asks for something; `None` if it is not there.

@@ -93,15 +93,14 @@ impl Driver for JetStream {
         let mut attempt = self.ids.begin(&subject, &payload);
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, attempt.id());
-        let stored = self.nats.publish_acknowledged(subject, payload, headers);
-        stored.await?;
+        self.nats.send(subject, payload, Some(headers)).await?;
         // After any error the id can be used again: of this attempt or of one before it, it may not be known whether it came.
         attempt.conclude();
         Ok(Receipt::default())
     }
 
     async fn run(self: Arc<Self>, tasks: TaskTracker, up: SessionUp) -> Result<Infallible> {
-        self.nats.run_with(&tasks, up, &*self).await
+        self.nats.run_with(&tasks, up, Some(&*self)).await
     }
 
     fn ended(&self) {

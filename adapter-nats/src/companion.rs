@@ -1,18 +1,19 @@
-//! For transports that need more of the server than NATS core: a companion runs beside every session of [`Nats`].
+//! For transports that need more of the server than NATS core: a companion runs beside every session of [`Nats`], by
+//! [`Nats::run_with`], and publishes by [`Nats::send`].
 //!
 //! Addresses, TLS, login, signs of life, permissions, the order and the number of publishes, and the subjects without a
 //! companion are taken care of. `socketioxide-adapter-jetstream` is made of it. The types are those of async-nats and change
 //! with its version.
+//!
+//! [`Nats`]: crate::Nats
+//! [`Nats::run_with`]: crate::Nats::run_with
+//! [`Nats::send`]: crate::Nats::send
 
-use std::{convert::Infallible, future::Future, sync::Arc};
+use std::{convert::Infallible, future::Future};
 
-use async_nats::{Client, HeaderMap, Message, Subscriber};
-use bytes::Bytes;
-use socketioxide_adapter_core::{Result, transport::SessionUp};
+use async_nats::{Client, Message, Subscriber};
+use socketioxide_adapter_core::Result;
 use tokio::sync::oneshot;
-use tokio_util::task::TaskTracker;
-
-use crate::{Nats, session};
 
 /// What runs beside NATS core in every session.
 pub trait Companion: Sync + 'static {
@@ -51,39 +52,5 @@ impl Companion for Infallible {
 
     fn acknowledgement(_message: &Message) -> Result<()> {
         Ok(())
-    }
-}
-
-impl Nats {
-    /// One session, as [`Driver::run`](socketioxide_adapter_core::transport::Driver::run) without a companion.
-    ///
-    /// # Errors
-    /// Why it is over.
-    pub async fn run_with(
-        self: &Arc<Self>,
-        tasks: &TaskTracker,
-        up: SessionUp,
-        companion: &impl Companion,
-    ) -> Result<Infallible> {
-        session::run(self, tasks, up, Some(companion)).await
-    }
-
-    /// Publishes with headers, in one order with all other publishes, and waits for the answer of the server to just this
-    /// message, which [`Companion::acknowledgement`] reads. Hands it to the client library at the first poll, and has no
-    /// deadline of its own.
-    ///
-    /// # Errors
-    /// Those of the answer, and as [`Transport::publish`](socketioxide_adapter_core::transport::Transport::publish).
-    pub async fn publish_acknowledged(
-        &self,
-        subject: String,
-        payload: Bytes,
-        headers: HeaderMap,
-    ) -> Result<()> {
-        let headers = Some(headers);
-        let sent = self
-            .publisher
-            .publish(&self.origin, subject, payload, headers);
-        sent.await
     }
 }

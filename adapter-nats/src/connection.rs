@@ -18,8 +18,8 @@ use socketioxide_adapter_core::{
 };
 
 use crate::{
+    Nats,
     config::{Auth, NatsConfig, OPERATION, invalid},
-    error::Origin,
     subjects,
 };
 
@@ -65,23 +65,40 @@ impl Connector {
         self.addresses().len() > 1
     }
 
+    fn addresses(&self) -> Vec<ServerAddr> {
+        let mut addresses: Vec<ServerAddr> = Vec::new();
+        for address in self.servers.iter().chain(&*self.lock()) {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        addresses
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<ServerAddr>> {
+        self.discovered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Nats {
     /// Connects and logs in. Has no deadline of its own: the reconnect loop has.
     ///
     /// The client would make up for a lost connection by itself: send again what it still has, out of turn and with nobody
     /// waiting for it any more, and keep quiet about what was lost. So it lives as long as its connection.
     pub(crate) async fn connect(
         &self,
-        config: &NatsConfig,
-        origin: &Origin,
         events: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Client> {
+        let (origin, config, connector) = (&self.origin, &self.config, &self.connector);
         let limits = &config.endpoint.limits;
-        let addresses = self.addresses();
+        let addresses = connector.addresses();
         let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         let options = ConnectOptions::new()
             .name("socketioxide-adapter")
             .custom_inbox_prefix(subjects::inboxes(&config.endpoint.prefix))
-            .tls_client_config(self.tls.clone())
+            .tls_client_config(connector.tls.clone())
             .require_tls(config.endpoint.tls.is_some())
             // Each attempt counts, also those of the first connection.
             .max_reconnects(addresses.len())
@@ -103,24 +120,8 @@ impl Connector {
         client.set_server_pool(NOWHERE).await.map_err(lost)?;
         let told = client.server_info().connect_urls;
         let told = told.iter().take(KNOWN).filter_map(|it| it.parse().ok());
-        *self.lock() = told.collect();
+        *connector.lock() = told.collect();
         Ok(client)
-    }
-
-    fn addresses(&self) -> Vec<ServerAddr> {
-        let mut addresses: Vec<ServerAddr> = Vec::new();
-        for address in self.servers.iter().chain(&*self.lock()) {
-            if !addresses.contains(address) {
-                addresses.push(address.clone());
-            }
-        }
-        addresses
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<ServerAddr>> {
-        self.discovered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

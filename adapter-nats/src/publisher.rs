@@ -4,7 +4,7 @@
 //! connection. The server reads in order, and when the echo is back it has read all that went before.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,7 +17,7 @@ use socketioxide_adapter_core::{
 };
 use tokio::{sync::oneshot, task::unconstrained};
 
-use crate::error::Origin;
+use crate::Nats;
 
 /// How many echoes it takes to believe that the server does not refuse a subject.
 const FRESH: u8 = 4;
@@ -46,9 +46,8 @@ struct State {
     asking: bool,
     /// How many have come back, in all sessions.
     echoed: u64,
-    /// Subjects that the server allows us, and those that it forbids.
-    allowed: HashSet<String>,
-    denied: HashSet<String>,
+    /// Subjects that the server allows us, or forbids.
+    allowed: HashMap<String, bool>,
 }
 
 #[derive(Debug)]
@@ -64,51 +63,35 @@ struct Waiting {
     _permit: Option<Permit>,
 }
 
-impl Publisher {
-    pub(crate) fn new(limits: BufferLimits) -> Self {
-        Self {
-            budget: Budget::new(limits),
-            state: Mutex::default(),
-        }
-    }
-
-    /// Publishes over this connection from now on; whatever waited on the previous one is gone with it.
-    pub(crate) fn set(&self, link: Option<(Client, String)>) {
-        let mut state = self.lock();
-        *state = State {
-            link,
-            first: state.first + state.waiting.len() as u64,
-            echoed: state.echoed,
-            ..State::default()
-        };
-    }
-
-    /// Publishes and waits for the answer. With headers it is for a companion, and the server acknowledges it.
+impl Nats {
+    /// Publishes in one order with all others, and waits for the server: until it has read the message, or, with headers, for
+    /// its answer to just this one, which [`Companion::acknowledgement`](crate::companion::Companion::acknowledgement) reads.
+    /// Hands the message to the client library at the first poll, and has no deadline of its own.
     ///
-    /// The first poll takes a place among what waits and hands the message to the client, in one step, so that numbers and
-    /// messages have the same order. The client's queue has more room than `publish_buffer` allows to wait.
-    pub(crate) async fn publish(
+    /// # Errors
+    /// Those of the answer, and as [`Transport::publish`](socketioxide_adapter_core::transport::Transport::publish).
+    pub async fn send(
         &self,
-        origin: &Origin,
         subject: String,
         payload: Bytes,
         headers: Option<HeaderMap>,
     ) -> Result<()> {
+        let (origin, publisher) = (&self.origin, &self.publisher);
+        // A place among what waits and a place in the client's queue are taken in one step, so that numbers and messages have
+        // the same order. The queue has more room than `publish_buffer` allows to wait.
         let answer = {
             let down = || Step::Publish.down(origin.name, &origin.at);
-            let mut state = self.lock();
+            let mut state = publisher.lock();
             let Some((client, inbox)) = &state.link else {
                 return Err(down());
             };
-            if state.denied.contains(&subject) {
-                return Err(origin.denied(Step::Publish, &subject));
-            }
-            let permit = self.budget.take(origin.name, payload.len())?;
-            let echoes = match headers {
-                Some(_) => 0,
-                None if state.allowed.contains(&subject) => 1,
+            let echoes = match state.allowed.get(&subject) {
+                Some(false) => return Err(origin.denied(Step::Publish, &subject)),
+                _ if headers.is_some() => 0,
+                Some(true) => 1,
                 None => FRESH,
             };
+            let permit = publisher.budget.take(origin.name, payload.len())?;
             let number = state.first + state.waiting.len() as u64;
             let to = subject.clone();
             let sending = async {
@@ -132,6 +115,26 @@ impl Publisher {
         let lost = |_| Err(Step::Publish.interrupted(origin.name, &origin.at));
         answer.await.unwrap_or_else(lost)
     }
+}
+
+impl Publisher {
+    pub(crate) fn new(limits: BufferLimits) -> Self {
+        Self {
+            budget: Budget::new(limits),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Publishes over this connection from now on; whatever waited on the previous one is gone with it.
+    pub(crate) fn set(&self, link: Option<(Client, String)>) {
+        let mut state = self.lock();
+        *state = State {
+            link,
+            first: state.first + state.waiting.len() as u64,
+            echoed: state.echoed,
+            ..State::default()
+        };
+    }
 
     /// Resolves when the server has read all that this client has sent so far.
     pub(crate) fn flush(&self) -> Answer {
@@ -141,14 +144,11 @@ impl Publisher {
         answer
     }
 
-    /// Sends an echo unless one is on its way: something must come back, or the link is dead.
-    pub(crate) fn ask(&self) {
-        self.lock().ask();
-    }
-
-    /// How many echoes have come back.
-    pub(crate) fn echoes(&self) -> u64 {
-        self.lock().echoed
+    /// Sends an echo unless one is on its way: something must come back, or the link is dead. Returns how many have.
+    pub(crate) fn ask(&self) -> u64 {
+        let mut state = self.lock();
+        state.ask();
+        state.echoed
     }
 
     /// An echo is back: the server has read everything up to `number`.
@@ -186,9 +186,7 @@ impl Publisher {
     /// The server forbids us to publish to `subject`: neither what is on its way there arrives, nor what would follow.
     pub(crate) fn refuse(&self, subject: &str, error: impl Fn() -> Error) {
         let mut state = self.lock();
-        if state.denied.len() < SUBJECTS {
-            state.denied.insert(subject.to_owned());
-        }
+        state.know(subject.to_owned(), false);
         for index in 0..state.waiting.len() {
             if state.waiting[index].subject == subject {
                 state.resolve(index, Err(error()));
@@ -219,10 +217,17 @@ impl State {
             return;
         };
         if let Some(done) = waiting.done.take() {
-            if result.is_ok() && self.allowed.len() < SUBJECTS {
-                self.allowed.insert(std::mem::take(&mut waiting.subject));
+            if result.is_ok() {
+                let subject = std::mem::take(&mut waiting.subject);
+                self.know(subject, true);
             }
             let _ = done.send(result);
+        }
+    }
+
+    fn know(&mut self, subject: String, is_allowed: bool) {
+        if self.allowed.len() < SUBJECTS || self.allowed.contains_key(&subject) {
+            self.allowed.insert(subject, is_allowed);
         }
     }
 

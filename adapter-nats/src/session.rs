@@ -14,7 +14,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use socketioxide_adapter_core::{
     Error, Result,
     transport::{
-        Continuity, Driver as _, Name, SessionUp, Step,
+        Continuity, Driver, Name, SessionUp, Step,
         pulse::{self, SILENT_TICKS, TICK},
     },
 };
@@ -38,75 +38,80 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// Events of the client that wait for the session.
 const EVENTS: usize = 64;
 
-/// Connects, subscribes to all wanted subjects, serves until something breaks, and returns what.
-pub(crate) async fn run<C: Companion>(
-    nats: &Arc<Nats>,
-    tasks: &TaskTracker,
-    up: SessionUp,
-    companion: Option<&C>,
-) -> Result<Infallible> {
-    let (sender, events) = mpsc::channel(EVENTS);
-    let noticing = nats.clone();
-    let on_event = move |event| match denied(&event) {
-        // Here and now: what was published before must not be taken for accepted.
-        Some((Step::Publish, subject)) if noticing.is_topic(subject) => {
-            let denied = || noticing.origin.denied(Step::Publish, subject);
-            noticing.publisher.refuse(subject, denied);
-        }
-        // If there is no room, the ticks find out what matters.
-        _ => drop(sender.try_send(event)),
-    };
-    let connecting = nats.connector.connect(&nats.config, &nats.origin, on_event);
-    let client = connecting.await?;
-    nats.largest
-        .fetch_min(client.max_payload(), Ordering::Relaxed);
-    let mut session = Session {
-        nats,
-        tasks,
-        number: nats.topics.session(),
-        client: client.clone(),
-        events,
-        readers: HashMap::new(),
-        subscriptions: 0,
-        complaint: None,
-        leave: None,
-    };
-    let answers = client.new_inbox();
-    let messages = session.subscribe(&format!("{answers}.*")).await?;
-    let _answers = session.spawn(read_answers::<C>(nats.clone(), messages));
-    nats.publisher.set(Some((client.clone(), answers)));
-    // The first echo.
-    session.flush().await?;
-    let statistics = client.statistics();
-    let (ready, is_ready) = oneshot::channel();
-    let beside = match companion {
-        Some(companion) => {
-            let inbox = client.new_inbox();
-            let session = companion::Session {
-                messages: session.subscribe(&inbox).await?,
-                client,
-                inbox,
-            };
-            companion.run(session, ready).left_future()
-        }
-        None => {
-            let _ = ready.send(());
-            pending().right_future()
-        }
-    };
-    let main = async {
-        // A companion that is over before it is ready ends the session itself.
-        let _ = session.noticing(is_ready).await?;
-        session.reconcile().await?;
-        up.up();
+impl Nats {
+    /// One session, as [`Driver::run`]: connects, subscribes to all wanted subjects, and serves until something breaks.
+    ///
+    /// # Errors
+    /// What broke.
+    pub async fn run_with<C: Companion>(
+        self: &Arc<Self>,
+        tasks: &TaskTracker,
+        up: SessionUp,
+        companion: Option<&C>,
+    ) -> Result<Infallible> {
+        let nats = self;
+        let (sender, events) = mpsc::channel(EVENTS);
+        let noticing = nats.clone();
+        let on_event = move |event| match denied(&event) {
+            // Here and now: what was published before must not be taken for accepted.
+            Some((Step::Publish, subject)) if noticing.is_topic(subject) => {
+                let denied = || noticing.origin.denied(Step::Publish, subject);
+                noticing.publisher.refuse(subject, denied);
+            }
+            // If there is no room, the ticks find out what matters.
+            _ => drop(sender.try_send(event)),
+        };
+        let connecting = nats.connect(on_event);
+        let client = connecting.await?;
+        nats.largest
+            .fetch_min(client.max_payload(), Ordering::Relaxed);
+        let mut session = Session {
+            nats,
+            tasks,
+            client: client.clone(),
+            events,
+            readers: HashMap::new(),
+            subscriptions: 0,
+            complaint: None,
+            leave: None,
+        };
+        let answers = client.new_inbox();
+        let messages = session.subscribe(&format!("{answers}.*")).await?;
+        let _answers = session.spawn(read_answers::<C>(nats.clone(), messages));
+        nats.publisher.set(Some((client.clone(), answers)));
+        // The first echo.
+        session.flush().await?;
+        let statistics = client.statistics();
+        let (ready, is_ready) = oneshot::channel();
+        let beside = match companion {
+            Some(companion) => {
+                let inbox = client.new_inbox();
+                let session = companion::Session {
+                    messages: session.subscribe(&inbox).await?,
+                    client,
+                    inbox,
+                };
+                companion.run(session, ready).left_future()
+            }
+            None => {
+                let _ = ready.send(());
+                pending().right_future()
+            }
+        };
+        let main = async {
+            // A companion that is over before it is ready ends the session itself.
+            let _ = session.noticing(is_ready).await?;
+            session.reconcile().await?;
+            up.up();
+            tokio::select! {
+                error = session.serve() => error,
+                () = silence(nats, &statistics) => Err(nats.origin.lost("no sign of life")),
+            }
+        };
         tokio::select! {
-            error = session.serve() => error,
-            () = silence(nats, &statistics) => Err(nats.origin.lost("no sign of life")),
+            error = main => error,
+            error = beside => error,
         }
-    };
-    tokio::select! {
-        error = main => error,
-        error = beside => error,
     }
 }
 
@@ -116,7 +121,7 @@ async fn silence(nats: &Nats, statistics: &Statistics) {
         nats.publisher.ask();
         Some(statistics.in_bytes.load(Ordering::Relaxed))
     };
-    let echoes = || Some(nats.publisher.echoes());
+    let echoes = || Some(nats.publisher.ask());
     tokio::select! {
         () = pulse::silence(SILENT_TICKS, received) => {}
         () = pulse::silence(UNHEARD_TICKS, echoes) => {}
@@ -126,8 +131,6 @@ async fn silence(nats: &Nats, statistics: &Statistics) {
 struct Session<'a> {
     nats: &'a Arc<Nats>,
     tasks: &'a TaskTracker,
-    /// For [`Topics::push`](socketioxide_adapter_core::transport::Topics::push).
-    number: u64,
     client: Client,
     events: mpsc::Receiver<Event>,
     /// With the client's number of the subscription. Without its reader the client gives it up.
@@ -173,7 +176,12 @@ impl Session<'_> {
                 continue;
             }
             let subscriber = self.subscribe(subject).await?;
-            let reading = read(self.nats.clone(), self.number, subject.clone(), subscriber);
+            let reading = read(
+                self.nats.clone(),
+                topics.session(),
+                subject.clone(),
+                subscriber,
+            );
             let reader = (self.subscriptions, self.spawn(reading));
             self.readers.insert(subject.clone(), reader);
         }

@@ -22,7 +22,6 @@ use crate::{
     connection::Connector,
     error::Origin,
     publisher::Publisher,
-    session,
     subjects::{inboxes, subject},
 };
 
@@ -109,13 +108,12 @@ impl Driver for Nats {
 
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
         let subject = subject(&self.config.endpoint.prefix, topic);
-        let sent = self.publisher.publish(&self.origin, subject, payload, None);
-        sent.await?;
+        self.send(subject, payload, None).await?;
         Ok(Receipt::default())
     }
 
     async fn run(self: Arc<Self>, tasks: TaskTracker, up: SessionUp) -> Result<Infallible> {
-        session::run(&self, &tasks, up, None::<&Infallible>).await
+        self.run_with(&tasks, up, None::<&Infallible>).await
     }
 
     fn ended(&self) {
