@@ -1,96 +1,66 @@
 //! Errors of async-nats and of the server as errors of the adapter, by kind.
 
-use std::{error::Error as StdError, io, time::Duration};
+use std::error::Error as StdError;
 
 use async_nats::{ConnectError, ConnectErrorKind};
-use socketioxide_adapter_core::{Error, ErrorKind, socket};
+use socketioxide_adapter_core::{Error, ErrorKind, socket, transport::Step};
 
-use crate::config::Auth;
+use crate::config::{Auth, NatsConfig};
 
-/// What failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    Connect,
-    Link,
-    Publish,
-    Subscribe,
+/// Whose errors they are.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    /// Name of the transport.
+    pub(crate) name: &'static str,
+    /// The configured servers.
+    pub(crate) at: String,
 }
 
-impl Step {
-    pub(crate) fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
-        let operation = match self {
-            Self::Connect => "nats: connect",
-            Self::Link => "nats: link",
-            Self::Publish => "nats: publish",
-            Self::Subscribe => "nats: subscribe",
+impl Origin {
+    pub(crate) fn error(&self, step: Step, kind: ErrorKind, what: &str) -> Error {
+        step.error(self.name, kind, format!("{}: {what}", self.at))
+    }
+
+    /// The session is over.
+    pub(crate) fn lost(&self, what: &str) -> Error {
+        self.error(Step::Link, ErrorKind::Interrupted, what)
+    }
+
+    /// The server's permissions forbid it.
+    pub(crate) fn denied(&self, step: Step, subject: &str) -> Error {
+        let what = format!(
+            "forbidden by the permissions of the user, who needs to publish and subscribe to <prefix>.>: {subject}"
+        );
+        self.error(step, ErrorKind::Unauthorized, &what)
+    }
+
+    /// Why there is no connection.
+    pub(crate) fn refused(&self, config: &NatsConfig, error: &ConnectError) -> Error {
+        let (kind, what) = match error.kind() {
+            ConnectErrorKind::AuthorizationViolation => {
+                (ErrorKind::Unauthorized, not_let_in(config))
+            }
+            ConnectErrorKind::Authentication => (ErrorKind::Config, "the nkey seed is not valid"),
+            ConnectErrorKind::ServerParse => (ErrorKind::Config, "not the address of a server"),
+            ConnectErrorKind::Dns => (ErrorKind::Unavailable, "the name is not known"),
+            ConnectErrorKind::TimedOut => (ErrorKind::Unavailable, "no answer"),
+            ConnectErrorKind::Tls | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => {
+                let Some(source) = error.source() else {
+                    let what = "the connection was closed during the login";
+                    return self.error(Step::Connect, ErrorKind::Unavailable, what);
+                };
+                let (kind, what) = socket::explain(source, "NATS", "a plain nats:// server");
+                return self.error(Step::Connect, kind, &what);
+            }
         };
-        Error::new(kind, operation, message.into())
+        self.error(Step::Connect, kind, what)
     }
 }
 
-/// A call while there is no session.
-pub(crate) fn down(step: Step) -> Error {
-    step.error(ErrorKind::LinkDown, "the link is down")
-}
-
-/// What was waiting when the session ended.
-pub(crate) fn interrupted(step: Step) -> Error {
-    step.error(ErrorKind::Interrupted, "the connection was lost")
-}
-
-/// A call on a closed transport.
-pub(crate) fn closed(step: Step) -> Error {
-    step.error(ErrorKind::Closed, "the transport is closed")
-}
-
-/// A call that was not answered in time.
-pub(crate) fn late(step: Step, limit: Duration) -> Error {
-    step.error(ErrorKind::Timeout, format!("no answer within {limit:?}"))
-}
-
-/// The server's permissions forbid it.
-pub(crate) fn denied(step: Step, subject: &str) -> Error {
-    let message = format!(
-        "forbidden by the permissions of the user, who needs to publish and subscribe to <prefix>.>: {subject}"
-    );
-    step.error(ErrorKind::Unauthorized, message)
-}
-
-/// Why there is no connection.
-pub(crate) fn from_connect(servers: &str, auth: &Auth, error: &ConnectError) -> Error {
-    let source = error.source();
-    let (kind, what) = match error.kind() {
-        ConnectErrorKind::AuthorizationViolation => (ErrorKind::Unauthorized, refused(auth)),
-        ConnectErrorKind::Authentication => {
-            (ErrorKind::Config, "the nkey seed is not valid".to_owned())
-        }
-        ConnectErrorKind::ServerParse => (ErrorKind::Config, "not the address of a server".into()),
-        ConnectErrorKind::Dns => (ErrorKind::Unavailable, "the name is not known".into()),
-        ConnectErrorKind::TimedOut => (ErrorKind::Unavailable, "no answer".into()),
-        ConnectErrorKind::Tls | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => source
-            .and_then(|error| socket::explain(error, "a plain nats:// server"))
-            .unwrap_or_else(|| (ErrorKind::Unavailable, io(source))),
-    };
-    Step::Connect.error(kind, format!("{servers}: {what}"))
-}
-
-fn refused(auth: &Auth) -> String {
-    match auth {
-        Auth::None => {
-            "credentials are required, add them to the URL: nats://user:password@host, nats://token@host, or the option \"creds\" or \"nkey\""
-        }
-        _ => "the server does not accept the credentials",
-    }
-    .to_owned()
-}
-
-fn io(source: Option<&(dyn StdError + 'static)>) -> String {
-    let kind = source.and_then(|source| source.downcast_ref::<io::Error>());
-    match (kind.map(io::Error::kind), source) {
-        (Some(io::ErrorKind::ConnectionRefused), _) => {
-            "connection refused, is NATS running there?".to_owned()
-        }
-        (_, Some(source)) => source.to_string(),
-        (_, None) => "the connection was closed during the login".to_owned(),
+fn not_let_in(config: &NatsConfig) -> &'static str {
+    if config.auth == Auth::Endpoint && config.endpoint.username.is_none() {
+        "credentials are required, add them to the URL: nats://user:password@host, nats://token@host, or the option \"creds\" or \"nkey\""
+    } else {
+        "the server does not accept the credentials"
     }
 }

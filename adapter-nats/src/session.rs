@@ -10,25 +10,24 @@ use std::{
 };
 
 use async_nats::{Client, Event, ServerError, Statistics, Subscriber, connection::State};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use socketioxide_adapter_core::{
-    Error, ErrorKind, Result,
+    Error, Result,
     transport::{
-        Continuity, SessionUp,
-        pulse::{self, SILENT_TICKS, ticks},
+        Continuity, Driver, Name, SessionUp, Step,
+        pulse::{self, SILENT_TICKS, TICK},
     },
 };
 use tokio::{
-    sync::mpsc,
-    task::{AbortHandle, JoinSet, yield_now},
-    time::{Instant, sleep_until},
+    sync::{mpsc, oneshot},
+    task::yield_now,
+    time::{Instant, sleep_until, timeout},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::{
-    error::{self, Step},
-    log::{self, Opened},
-    transport::Shared,
+    Nats,
+    companion::{self, Companion},
 };
 
 /// A connection is dead after so many ticks without an echo as well, 8 to 8.5 s, also if others are heard: what we send may
@@ -39,144 +38,117 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// Events of the client that wait for the session.
 const EVENTS: usize = 64;
 
-/// Connects, subscribes to all wanted subjects, serves until something breaks, and returns what.
-pub(crate) async fn run(shared: &Arc<Shared>, tracker: &TaskTracker, up: SessionUp) -> Error {
-    // Whatever happens, also if this future is dropped: no more publishes, and nobody waits for a confirmation.
-    let _end = End(shared);
-    match serve(shared, tracker, up).await {
-        Ok(never) => match never {},
-        Err(error) => error,
-    }
-}
-
-struct End<'a>(&'a Shared);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.publisher.end();
-        self.0.topics.end();
-    }
-}
-
-async fn serve(shared: &Arc<Shared>, tracker: &TaskTracker, up: SessionUp) -> Result<Infallible> {
-    let (sender, events) = mpsc::channel(EVENTS);
-    let noticing = shared.clone();
-    let on_event = move |event| match denied_publish(&event) {
-        // Here and now: what was published before must not be taken for accepted.
-        Some(subject) if noticing.is_topic(subject) => {
-            let denied = || error::denied(Step::Publish, subject);
-            noticing.publisher.refuse(subject, denied);
+impl Nats {
+    /// One session, as [`Driver::run`]: connects, subscribes to all wanted subjects, and serves until something breaks.
+    ///
+    /// # Errors
+    /// What broke.
+    pub async fn run_with<C: Companion>(
+        self: &Arc<Self>,
+        tasks: &TaskTracker,
+        up: SessionUp,
+        companion: Option<&C>,
+    ) -> Result<Infallible> {
+        let nats = self;
+        let (sender, events) = mpsc::channel(EVENTS);
+        let noticing = nats.clone();
+        let on_event = move |event| match denied(&event) {
+            // Here and now: what was published before must not be taken for accepted.
+            Some((Step::Publish, subject)) if noticing.is_topic(subject) => {
+                let denied = || noticing.origin.denied(Step::Publish, subject);
+                noticing.publisher.refuse(subject, denied);
+            }
+            // If there is no room, the ticks find out what matters.
+            _ => drop(sender.try_send(event)),
+        };
+        let connecting = nats.connect(on_event);
+        let client = connecting.await?;
+        nats.largest
+            .fetch_min(client.max_payload(), Ordering::Relaxed);
+        let mut session = Session {
+            nats,
+            tasks,
+            client: client.clone(),
+            events,
+            readers: HashMap::new(),
+            subscriptions: 0,
+            complaint: None,
+            leave: None,
+        };
+        let answers = client.new_inbox();
+        let messages = session.subscribe(&format!("{answers}.*")).await?;
+        let _answers = session.spawn(read_answers::<C>(nats.clone(), messages));
+        nats.publisher.set(Some((client.clone(), answers)));
+        // The first echo.
+        session.flush().await?;
+        let statistics = client.statistics();
+        let (ready, is_ready) = oneshot::channel();
+        let beside = match companion {
+            Some(companion) => {
+                let inbox = client.new_inbox();
+                let session = companion::Session {
+                    messages: session.subscribe(&inbox).await?,
+                    client,
+                    inbox,
+                };
+                companion.run(session, ready).left_future()
+            }
+            None => {
+                let _ = ready.send(());
+                pending().right_future()
+            }
+        };
+        let main = async {
+            // A companion that is over before it is ready ends the session itself.
+            let _ = session.noticing(is_ready).await?;
+            session.reconcile().await?;
+            up.up();
+            tokio::select! {
+                error = session.serve() => error,
+                () = silence(nats, &statistics) => Err(nats.origin.lost("no sign of life")),
+            }
+        };
+        tokio::select! {
+            error = main => error,
+            error = beside => error,
         }
-        // If there is no room, the ticks find out what matters.
-        _ => drop(sender.try_send(event)),
-    };
-    let client = shared.connector.connect(&shared.config, on_event).await?;
-    shared.limit_payload(client.max_payload());
-    let opened;
-    let mut session = Session {
-        shared,
-        tracker,
-        number: shared.topics.session(),
-        events,
-        tasks: JoinSet::new(),
-        readers: HashMap::new(),
-        subscriptions: 0,
-        complaint: None,
-        leave: None,
-        client,
-        log: None,
-    };
-    session.listen_for_answers().await?;
-    let inbox = session.client.new_inbox();
-    let mut frames = None;
-    if let Some(log) = &shared.log {
-        frames = Some(session.subscribe(&inbox).await?);
-        let client = session.client.clone();
-        opened = session
-            .noticing(log.open(&client, &shared.config))
-            .await??;
-        // At once: what was found out must not be lost with a session that dies before it is told.
-        opened.tell(shared);
-        session.log = Some(&opened);
-    }
-    let log = session.log.zip(frames);
-    session.reconcile().await?;
-    shared.topics.open();
-    up.up();
-    let statistics = session.client.statistics();
-    tokio::select! {
-        error = session.run() => error,
-        () = silence(shared, &statistics) => Err(lost("no sign of life")),
-        error = read_log(shared, &inbox, log) => error,
-    }
-}
-
-async fn read_log(
-    shared: &Shared,
-    inbox: &str,
-    log: Option<(&Opened<'_>, Subscriber)>,
-) -> Result<Infallible> {
-    match log {
-        Some((log, frames)) => log.read(shared, inbox, frames).await,
-        None => pending().await,
     }
 }
 
 /// Asks for a sign of life at each tick, and returns when nothing was received for too long, or nothing of our own.
-async fn silence(shared: &Shared, statistics: &Statistics) {
+async fn silence(nats: &Nats, statistics: &Statistics) {
     let received = || {
-        shared.publisher.ask();
+        nats.publisher.ask();
         Some(statistics.in_bytes.load(Ordering::Relaxed))
     };
-    let echoes = || Some(shared.publisher.echoes());
+    let echoes = || Some(nats.publisher.ask());
     tokio::select! {
         () = pulse::silence(SILENT_TICKS, received) => {}
         () = pulse::silence(UNHEARD_TICKS, echoes) => {}
     }
 }
 
-fn lost(what: &str) -> Error {
-    Step::Link.error(ErrorKind::Interrupted, what)
-}
-
 struct Session<'a> {
-    shared: &'a Arc<Shared>,
-    tracker: &'a TaskTracker,
-    /// For [`Topics::receive`](crate::topics::Topics::receive).
-    number: u64,
+    nats: &'a Arc<Nats>,
+    tasks: &'a TaskTracker,
     client: Client,
     events: mpsc::Receiver<Event>,
-    /// Aborted with the session; the tracker lets `close` wait until they are gone.
-    tasks: JoinSet<()>,
-    readers: HashMap<String, Reader>,
+    /// With the client's number of the subscription. Without its reader the client gives it up.
+    readers: HashMap<Name, (u64, AbortOnDropHandle<()>)>,
     /// How many subscriptions there were so far: the client numbers them from 1.
     subscriptions: u64,
     /// The last error that the server told of.
     complaint: Option<String>,
     /// When to leave a server that is about to stop.
     leave: Option<Instant>,
-    log: Option<&'a Opened<'a>>,
-}
-
-struct Reader {
-    /// The client's number of the subscription.
-    number: u64,
-    task: AbortHandle,
 }
 
 impl Session<'_> {
-    async fn run(&mut self) -> Result<Infallible> {
-        let shared = self.shared;
-        let mut ticks = ticks();
+    async fn serve(&mut self) -> Result<Infallible> {
+        let nats = self.nats;
         loop {
-            let wakes = async {
-                tokio::select! {
-                    () = shared.topics.changed() => {}
-                    _ = ticks.tick() => {}
-                }
-            };
-            self.noticing(wakes).await?;
-            while self.tasks.try_join_next().is_some() {}
+            let wakes = timeout(TICK, nats.topics.changed());
+            let _ = self.noticing(wakes).await?;
             if self.client.connection_state() != State::Connected {
                 return Err(self.lost());
             }
@@ -184,66 +156,39 @@ impl Session<'_> {
         }
     }
 
-    /// Opens the inbox, and waits for the first echo there.
-    async fn listen_for_answers(&mut self) -> Result<()> {
-        let inbox = self.client.new_inbox();
-        let answers = self.subscribe(&format!("{inbox}.*")).await?;
-        let task = read_answers(self.shared.clone(), answers);
-        self.tasks.spawn(self.tracker.track_future(task));
-        let publisher = &self.shared.publisher;
-        publisher.open(self.client.clone(), inbox);
-        self.noticing(publisher.flush(&self.shared.config)).await?
-    }
-
-    /// Ends a subscription, if there is one: without its reader the client gives it up.
-    fn stop_reading(&mut self, subject: &str) {
-        if let Some(reader) = self.readers.remove(subject) {
-            reader.task.abort();
-        }
-    }
-
     /// Makes the subscriptions of the server the same as the wanted ones.
     async fn reconcile(&mut self) -> Result<()> {
-        let shared = self.shared;
-        let differences = shared.topics.differences();
+        let topics = &self.nats.topics;
+        let differences = topics.differences();
         for subject in differences.unwanted {
-            self.stop_reading(&subject);
+            self.readers.remove(&subject);
         }
-        let missing = differences.missing;
-        let (logged, missing): (Vec<_>, Vec<_>) = missing
-            .into_iter()
-            .partition(|subject| shared.is_logged(subject));
-        if let Some(log) = self.log.filter(|_| !logged.is_empty()) {
-            for subject in &logged {
-                shared.topics.ask(subject, None);
-            }
-            let end = self.noticing(log.end()).await??;
-            for subject in &logged {
-                shared.topics.confirm(subject, end);
-            }
-        }
+        let mut missing = differences.missing;
         if missing.is_empty() {
             return Ok(());
         }
+        topics.ask(&missing);
+        // The server sends before it confirms.
+        topics.open(&missing, |_| Continuity::Unknown);
         for subject in &missing {
-            shared.topics.ask(subject, Some(Continuity::Unknown));
             // Somebody else wants what is subscribed already.
             if self.readers.contains_key(subject) {
                 continue;
             }
             let subscriber = self.subscribe(subject).await?;
-            let reader = read(shared.clone(), self.number, subject.clone(), subscriber);
-            let reader = Reader {
-                number: self.subscriptions,
-                task: self.tasks.spawn(self.tracker.track_future(reader)),
-            };
+            let reading = read(
+                self.nats.clone(),
+                topics.session(),
+                subject.clone(),
+                subscriber,
+            );
+            let reader = (self.subscriptions, self.spawn(reading));
             self.readers.insert(subject.clone(), reader);
         }
-        self.noticing(shared.publisher.flush(&shared.config))
-            .await??;
-        for subject in &missing {
-            shared.topics.confirm(subject, 0);
-        }
+        self.flush().await?;
+        // Not those that were refused meanwhile.
+        missing.retain(|subject| self.readers.contains_key(subject));
+        topics.confirm(&missing, 0, |_| Continuity::Unknown);
         Ok(())
     }
 
@@ -251,6 +196,21 @@ impl Session<'_> {
         self.subscriptions += 1;
         let call = self.client.subscribe(subject.to_owned());
         call.await.map_err(|_| self.lost())
+    }
+
+    /// A task that ends with the session, and that `close` waits for.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+        AbortOnDropHandle::new(self.tasks.spawn(task))
+    }
+
+    /// Waits until the server has read all that was sent so far.
+    async fn flush(&mut self) -> Result<()> {
+        let (origin, limit) = (&self.nats.origin, self.nats.limits().timeout);
+        let flush = timeout(limit, self.nats.publisher.flush());
+        match self.noticing(flush).await? {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(self.lost())),
+            Err(_) => Err(Step::Link.late(origin.name, &origin.at, limit)),
+        }
     }
 
     /// Waits for `future`, and heeds what the client tells meanwhile.
@@ -263,35 +223,35 @@ impl Session<'_> {
                 Some(event) = self.events.recv() => self.notice(event)?,
                 output = &mut future => return Ok(output),
                 () = sleep_until(leave.unwrap_or_else(Instant::now)), if leave.is_some() => {
-                    return Err(lost("the server is about to stop (lame duck mode), moving to another"));
+                    let what = "the server is about to stop (lame duck mode), moving to another";
+                    return Err(self.nats.origin.lost(what));
                 }
             }
         }
     }
 
     fn notice(&mut self, event: Event) -> Result<()> {
+        let nats = self.nats;
         match &event {
             Event::Disconnected | Event::Closed => return Err(self.lost()),
             Event::SlowConsumer(number) => {
-                let slow = self.readers.iter().find(|(_, it)| it.number == *number);
+                let slow = self.readers.iter().find(|(_, it)| it.0 == *number);
                 if let Some((subject, _)) = slow {
-                    self.shared.topics.lagged(subject);
+                    nats.topics.lagged(subject, 1);
                 }
             }
-            Event::LameDuckMode if self.shared.connector.has_choice(&self.shared.config) => {
-                let wait = LEAVE_WITHIN.mul_f64(spread());
+            Event::LameDuckMode if nats.connector.has_choice() => {
+                let wait = LEAVE_WITHIN.mul_f64(fastrand::f64());
                 self.leave.get_or_insert_with(|| Instant::now() + wait);
             }
             Event::ServerError(complaint) => {
-                if let Some(subject) = denied_subscription(&event) {
-                    let denied = || error::denied(Step::Subscribe, subject);
-                    self.shared.topics.refuse(subject, denied)?;
-                    self.stop_reading(subject);
-                }
-                if let Some(subject) = denied_subscription(&event).or(denied_publish(&event))
-                    && !self.shared.is_topic(subject)
-                {
-                    return Err(error::denied(Step::Link, subject));
+                if let Some((step, subject)) = denied(&event) {
+                    if !nats.is_topic(subject) {
+                        return Err(nats.origin.denied(Step::Link, subject));
+                    }
+                    let refusal = || nats.origin.denied(step, subject);
+                    nats.topics.refuse(subject, refusal)?;
+                    self.readers.remove(subject);
                 }
                 self.complaint = Some(complaint.to_string());
             }
@@ -301,58 +261,44 @@ impl Session<'_> {
     }
 
     fn lost(&self) -> Error {
-        match &self.complaint {
-            Some(complaint) => lost(&format!("the connection was lost ({complaint})")),
-            None => lost("the connection was lost"),
-        }
+        self.nats.origin.lost(&match &self.complaint {
+            Some(complaint) => format!("the connection was lost ({complaint})"),
+            None => "the connection was lost".to_owned(),
+        })
     }
 }
 
-async fn read(shared: Arc<Shared>, session: u64, subject: String, mut messages: Subscriber) {
+async fn read(nats: Arc<Nats>, session: u64, subject: Name, mut messages: Subscriber) {
     while let Some(message) = messages.next().await {
-        shared.topics.receive(session, &subject, &message.payload);
+        nats.topics.push(session, &subject, message.payload);
     }
 }
 
-/// Echoes arrive at `<inbox>.echo`, with the number in them; acknowledgements of the log at `<inbox>.<number>`.
-async fn read_answers(shared: Arc<Shared>, mut messages: Subscriber) {
+/// Echoes arrive at `<inbox>.echo`, with the number in them; acknowledgements for a companion at `<inbox>.<number>`.
+async fn read_answers<C: Companion>(nats: Arc<Nats>, mut messages: Subscriber) {
     while let Some(message) = messages.next().await {
         let tail = message.subject.rsplit('.').next();
+        let echo = str::from_utf8(&message.payload).ok();
         if let Some(number) = tail.and_then(|tail| tail.parse().ok()) {
-            let answer = log::acknowledgement(&message);
-            shared.publisher.acknowledged(number, answer);
-        } else if let Some(number) = number(&message.payload) {
+            let answer = C::acknowledgement(&message);
+            nats.publisher.acknowledged(number, answer);
+        } else if let Some(number) = echo.and_then(|echo| echo.parse().ok()) {
             // A refusal of what the echo followed came before it, by way of another task: let that go first.
             yield_now().await;
-            shared.publisher.echoed(number);
+            nats.publisher.echoed(number);
         }
     }
 }
 
-fn number(payload: &[u8]) -> Option<u64> {
-    str::from_utf8(payload).ok()?.parse().ok()
-}
-
-/// The subject of `Permissions Violation for Publish to "a.b"`.
-fn denied_publish(event: &Event) -> Option<&str> {
-    violation(event, "Permissions Violation for Publish to \"")
-}
-
-/// The subject of `Permissions Violation for Subscription to "a.b"`.
-fn denied_subscription(event: &Event) -> Option<&str> {
-    violation(event, "Permissions Violation for Subscription to \"")
-}
-
-fn violation<'a>(event: &'a Event, begin: &str) -> Option<&'a str> {
+/// What the server forbids: the subject of `Permissions Violation for Publish to "a.b"`, or for `Subscription to`.
+fn denied(event: &Event) -> Option<(Step, &str)> {
     let Event::ServerError(ServerError::Other(text)) = event else {
         return None;
     };
-    text.strip_prefix(begin)?.split('"').next()
-}
-
-/// A random number in `[0, 1)`.
-fn spread() -> f64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    let bits = u32::try_from(RandomState::new().hash_one(0) >> 32).unwrap_or(0);
-    f64::from(bits) / (f64::from(u32::MAX) + 1.0)
+    let what = text.strip_prefix("Permissions Violation for ")?;
+    let (step, subject) = match what.strip_prefix("Publish to \"") {
+        Some(subject) => (Step::Publish, subject),
+        None => (Step::Subscribe, what.strip_prefix("Subscription to \"")?),
+    };
+    Some((step, subject.split('"').next()?))
 }

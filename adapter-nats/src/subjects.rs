@@ -1,38 +1,23 @@
 //! What topics are called on the server.
 
-use sha2::{Digest as _, Sha256};
 use socketioxide_adapter_core::transport::Topic;
 
-/// Longest name of a topic that is written out. The whole command must fit into 4 KiB (`max_control_line`), or the server
-/// closes the connection; a client may choose the name of a dynamic namespace.
+/// Longest name of a topic. The whole command must fit into 4 KiB (`max_control_line`), or the server closes the connection;
+/// a client may choose the name of a dynamic namespace.
 const LONGEST: usize = 512;
 
 /// The subject of a topic: `<prefix>._cluster`, `<prefix>._node.<id>` or `<prefix>._ns.<path>`, where the path is encoded
-/// as one part, or replaced by its digest if it is long.
+/// as one part.
 ///
 /// No part of a prefix begins with `_`, so subjects of different prefixes never meet.
 pub(crate) fn subject(prefix: &str, topic: &Topic) -> String {
-    let token = topic.token();
+    let token = topic.short_token(LONGEST);
+    let tail = |head| token.strip_prefix(head).unwrap_or(&token);
     match topic {
         Topic::Cluster => format!("{prefix}._cluster"),
-        Topic::Node(_) => format!("{prefix}._node.{}", tail(&token, "node/")),
-        Topic::Namespace(_) if token.len() > LONGEST => {
-            let digest = Sha256::digest(token.as_bytes());
-            let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            // The alphabet of tokens has no '~'.
-            format!("{}~{hex}", namespaces(prefix))
-        }
-        Topic::Namespace(_) => format!("{}{}", namespaces(prefix), tail(&token, "ns")),
+        Topic::Node(_) => format!("{prefix}._node.{}", tail("node/")),
+        Topic::Namespace(_) => format!("{prefix}._ns.{}", tail("ns")),
     }
-}
-
-fn tail<'a>(token: &'a str, head: &str) -> &'a str {
-    token.strip_prefix(head).unwrap_or(token)
-}
-
-/// The beginning of the subjects of all namespaces.
-pub(crate) fn namespaces(prefix: &str) -> String {
-    format!("{prefix}._ns.")
 }
 
 /// Where answers to this client arrive.

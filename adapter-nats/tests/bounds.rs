@@ -8,7 +8,6 @@ use socketioxide_adapter_core::{
     ErrorKind, NodeId,
     transport::{BufferLimits, Event, Limits, LinkState, Topic, Transport},
 };
-use socketioxide_adapter_nats::NatsTransport;
 use socketioxide_broker_lab::Nats;
 
 #[tokio::test]
@@ -25,8 +24,9 @@ async fn the_largest_payload_is_what_the_server_allows() {
     let publish = transport.publish(&Topic::Cluster, vec![1; 200_000].into());
     publish.await.unwrap();
     assert_eq!(message(&mut subscription).await.len(), 200_000);
-    let less = config(&nats.url()).with_limits(Limits::default().with_max_payload(150_000));
-    let less = NatsTransport::connect(less).await.unwrap();
+    let mut less = config(&nats.url());
+    less.endpoint.limits = Limits::default().with_max_payload(150_000);
+    let less = less.connect().await.unwrap();
     assert_eq!(less.capabilities().max_payload, 150_000);
 }
 
@@ -109,8 +109,9 @@ async fn a_user_who_may_do_nothing_is_told_what_is_needed() {
 async fn a_reader_that_stands_still_gets_a_count_and_costs_no_memory() {
     let nats = Nats::start().unwrap();
     let limits = BufferLimits::new(100, 1 << 20);
-    let slow = config(&nats.url()).with_limits(Limits::default().with_subscription_buffer(limits));
-    let slow = NatsTransport::connect(slow).await.unwrap();
+    let mut slow = config(&nats.url());
+    slow.endpoint.limits = Limits::default().with_subscription_buffer(limits);
+    let slow = slow.connect().await.unwrap();
     let mut subscription = slow.subscribe(&Topic::Cluster).await.unwrap();
     let publisher = connect(&nats).await;
     for number in 0..1_000_u32 {

@@ -177,7 +177,7 @@ async fn what_cannot_work_is_told_at_once() {
         let config = socketioxide_adapter_core::backend::BackendUrl::parse(url).unwrap();
         let error = match NatsConfig::from_url(config) {
             Err(error) => error,
-            Ok(config) => NatsTransport::connect(config).await.unwrap_err(),
+            Ok(config) => config.connect().await.unwrap_err(),
         };
         assert_eq!(error.kind(), ErrorKind::Config, "{url}: {error}");
         assert!(error.to_string().contains(says), "{url}: {error}");
@@ -221,8 +221,9 @@ async fn a_private_authority_is_trusted_by_file_or_pem_and_sessions_come_back() 
     let by_file = by_file.unwrap();
     // Not asked for TLS, but the server demands it.
     let url = format!("nats://u:p@localhost:{}", nats.port());
-    let by_pem = config(&url).with_tls(RootCa::Pem(fs::read(&ca).unwrap()));
-    let by_pem = NatsTransport::connect(by_pem).await.unwrap();
+    let mut by_pem = config(&url);
+    by_pem.endpoint.tls = Some(RootCa::Pem(fs::read(&ca).unwrap()));
+    let by_pem = by_pem.connect().await.unwrap();
     let mut subscription = by_pem.subscribe(&Topic::Cluster).await.unwrap();
     let payload = vec![7; 1 << 20];
     let publish = by_file.publish(&Topic::Cluster, payload.clone().into());

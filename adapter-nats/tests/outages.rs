@@ -109,9 +109,10 @@ async fn a_frozen_server_is_noticed_and_no_call_outlives_its_deadline() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_publishes_into_a_frozen_server_is_bounded_and_ends() {
     let nats = Nats::start().unwrap();
-    let config = config(&nats.url())
-        .with_limits(Limits::default().with_publish_buffer(BufferLimits::new(1_000, 1 << 20)));
-    let transport = Arc::new(NatsTransport::connect(config).await.unwrap());
+    let mut config = config(&nats.url());
+    let buffer = BufferLimits::new(1_000, 1 << 20);
+    config.endpoint.limits = Limits::default().with_publish_buffer(buffer);
+    let transport = Arc::new(config.connect().await.unwrap());
     nats.freeze().unwrap();
     let start = Instant::now();
     let publishes: Vec<_> = (0..5_000)

@@ -33,6 +33,12 @@ pub trait Driver: fmt::Debug + Send + Sync + Sized + 'static {
     /// The wanted topics. [`Connected`] adds them and ends them; the sessions do the rest.
     fn topics(&self) -> &Topics;
 
+    /// The wanted topics that the broker keeps, if they are in a table of their own: for transports that read these in another
+    /// way than the rest.
+    fn kept_topics(&self) -> &Topics {
+        self.topics()
+    }
+
     /// What a topic is called at the broker, and whether the broker keeps what is published to it for a node that is away
     /// or reads slowly.
     fn topic(&self, topic: &Topic) -> (String, bool);
@@ -223,6 +229,7 @@ impl<D: Driver> Connected<D> {
 fn end(driver: &impl Driver) {
     driver.closed();
     driver.topics().close();
+    driver.kept_topics().close();
 }
 
 impl<D: Driver> Drop for Connected<D> {
@@ -254,7 +261,11 @@ impl<D: Driver> Transport for Connected<D> {
         let driver = &self.driver;
         let (name, kept) = driver.topic(topic);
         let limits = driver.limits().subscription_buffer;
-        let (subscription, confirmation) = driver.topics().add(&name, kept, limits);
+        let topics = match kept {
+            true => driver.kept_topics(),
+            false => driver.topics(),
+        };
+        let (subscription, confirmation) = topics.add(&name, kept, limits);
         let Some(confirmation) = confirmation else {
             return Ok(subscription);
         };
@@ -298,6 +309,7 @@ mod tests {
         deaf: bool,
         limits: Limits,
         topics: Topics,
+        kept: Topics,
         ended: AtomicU32,
         closed: AtomicU32,
     }
@@ -323,8 +335,12 @@ mod tests {
             &self.topics
         }
 
+        fn kept_topics(&self) -> &Topics {
+            &self.kept
+        }
+
         fn topic(&self, topic: &Topic) -> (String, bool) {
-            (topic.token(), false)
+            (topic.token(), matches!(topic, Topic::Namespace(_)))
         }
 
         async fn publish(&self, _topic: &Topic, _payload: Bytes) -> Result<Receipt> {
@@ -385,6 +401,22 @@ mod tests {
         assert_eq!(publish("four").await.map_err(kind), Err(ErrorKind::Closed));
         let subscribed = connected.subscribe(&Topic::Cluster).await;
         assert_eq!(subscribed.map(drop).map_err(kind), Err(ErrorKind::Closed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_broker_keeps_may_be_in_a_table_of_its_own() {
+        let connected = start(Plain::default()).await.unwrap();
+        let topic = Topic::Namespace("/".into());
+        let serving = async {
+            connected.driver().kept.changed().await;
+            let missing = connected.driver().kept.differences().missing;
+            connected.driver().kept.ask(&missing);
+            let confirm = |_: &str| Continuity::Unknown;
+            connected.driver().kept.confirm(&missing, 0, confirm);
+        };
+        let (subscription, ()) = tokio::join!(connected.subscribe(&topic), serving);
+        connected.close().await.unwrap();
+        assert_eq!(subscription.unwrap().recv().await, None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,4 @@
 //! A nats-server for the conformance suite, with all faults it can have.
-#![allow(dead_code)]
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -11,52 +10,41 @@ use std::{
 
 use async_trait::async_trait;
 use socketioxide_adapter_conformance::{Ability, Faults, Lab, LabResult};
-use socketioxide_adapter_core::transport::Transport;
-use socketioxide_adapter_nats::{LogConfig, NatsConfig, NatsTransport};
+use socketioxide_adapter_core::{
+    backend::{Backend, BackendUrl},
+    transport::Transport,
+};
 use socketioxide_broker_lab::Nats;
 use tokio::{net::TcpStream, task::block_in_place};
 
 pub(crate) struct NatsLab {
     nats: Nats,
-    log: Option<LogConfig>,
+    backend: Backend,
     /// How many frames the streams keep that are made from now on.
     retained: AtomicI64,
 }
 
 impl NatsLab {
-    pub(crate) fn core() -> LabResult<Self> {
-        Ok(Self::on(Nats::start()?, None))
-    }
-
-    pub(crate) fn jetstream() -> LabResult<Self> {
-        let nats = Nats::builder().jetstream().start()?;
-        Ok(Self::on(nats, Some(LogConfig::default())))
-    }
-
-    fn on(nats: Nats, log: Option<LogConfig>) -> Self {
+    pub(crate) fn new(nats: Nats, backend: Backend) -> Self {
         Self {
             nats,
-            log,
+            backend,
             retained: AtomicI64::new(-1),
         }
     }
 
-    /// What an administrator would do: make the stream of the cluster before it starts, with a limit of its own.
-    #[cfg(feature = "jetstream")]
+    /// What an administrator would do: make the stream of the cluster before it starts, with a limit of its own. One that
+    /// exists stays as it is.
     async fn limit(&self, prefix: &str) -> LabResult {
-        use async_nats::jetstream;
-        let max_messages = self.retained.load(Ordering::Relaxed);
-        if self.log.is_none() || max_messages < 0 {
+        let most = self.retained.load(Ordering::Relaxed);
+        if self.backend.name != "jetstream" || most < 0 {
             return Ok(());
         }
         let client = async_nats::connect(self.address().to_string()).await?;
-        let config = jetstream::stream::Config {
-            name: prefix.to_owned(),
-            subjects: vec![format!("{prefix}._ns.*")],
-            max_messages,
-            ..Default::default()
-        };
-        jetstream::new(client).get_or_create_stream(config).await?;
+        let config =
+            format!(r#"{{"name":"{prefix}","subjects":["{prefix}._ns.*"],"max_msgs":{most}}}"#);
+        let create = format!("$JS.API.STREAM.CREATE.{prefix}");
+        client.request(create, config.into()).await?;
         Ok(())
     }
 
@@ -84,12 +72,11 @@ impl Lab for NatsLab {
         prefix: &str,
         endpoint: SocketAddr,
     ) -> LabResult<Arc<dyn Transport>> {
-        let mut config = NatsConfig::new(endpoint.ip().to_string(), endpoint.port());
-        config.log = self.log.clone();
-        #[cfg(feature = "jetstream")]
         self.limit(prefix).await?;
-        let transport = NatsTransport::connect(config.with_prefix(prefix)).await?;
-        Ok(Arc::new(transport))
+        let scheme = self.backend.schemes[0];
+        let prefix: String = prefix.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let url = format!("{scheme}://{endpoint}?prefix={prefix}");
+        Ok((self.backend.connect)(BackendUrl::parse(&url)?).await?)
     }
 }
 
@@ -102,7 +89,6 @@ impl Faults for NatsLab {
             Ability::Freeze,
             Ability::Cut,
             Ability::Wipe,
-            #[cfg(feature = "jetstream")]
             Ability::Retain,
         ]
     }

@@ -20,7 +20,7 @@ pub(crate) fn config(url: &str) -> NatsConfig {
 }
 
 pub(crate) async fn try_connect(url: &str) -> Result<NatsTransport> {
-    NatsTransport::connect(config(url)).await
+    config(url).connect().await
 }
 
 pub(crate) async fn connect(nats: &Nats) -> NatsTransport {
@@ -44,13 +44,13 @@ pub(crate) async fn eventually<T: PartialEq + Debug>(expected: T, mut ask: impl 
     .await;
 }
 
-pub(crate) async fn up(transport: &NatsTransport, epoch: u64) {
+pub(crate) async fn up(transport: &impl Transport, epoch: u64) {
     let mut link = transport.link();
     let up = link.wait_for(|status| status.state == LinkState::Up && status.epoch >= epoch);
     assert_eq!(soon("link up", up).await.state, LinkState::Up);
 }
 
-pub(crate) async fn down(transport: &NatsTransport) {
+pub(crate) async fn down(transport: &impl Transport) {
     let mut link = transport.link();
     let down = link.wait_for(|status| status.state == LinkState::Down);
     assert_eq!(soon("link down", down).await.state, LinkState::Down);

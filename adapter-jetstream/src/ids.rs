@@ -1,12 +1,11 @@
 //! Ids of frames in the log, by which the server knows one that it has already.
 //!
-//! A transport is given bytes and no id. What it can know is this: when the outcome of a publish is unknown, the caller
-//! may publish the same bytes again, and means the same frame. So the second attempt gets the id of the first. All other
-//! publishes get an id of their own, also of equal bytes.
+//! A transport is given bytes and no id. What it can know is this: when a publish has failed, and be it that only its outcome
+//! is unknown, the caller may publish the same bytes again, and means the same frame. So the second attempt gets the id of the
+//! first. All other publishes get an id of their own, also of equal bytes.
 
 use std::{
     collections::VecDeque,
-    hash::{BuildHasher as _, RandomState},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -16,56 +15,56 @@ use std::{
 
 use bytes::Bytes;
 
-/// Attempts with an unknown outcome that are remembered; beyond it the oldest are forgotten, and a frame may be stored
+/// Attempts that have failed and are remembered; beyond it the oldest are forgotten, and a frame may be stored
 /// twice.
 const ATTEMPTS: usize = 1_024;
 /// Their bytes.
 const BYTES: usize = 16 << 20;
 
 #[derive(Debug)]
-pub(super) struct Ids {
+pub(crate) struct Ids {
     /// Distinguishes this transport from all others.
     instance: u64,
     next: AtomicU64,
-    unknown: Mutex<VecDeque<Unknown>>,
+    failed: Mutex<VecDeque<Failed>>,
     /// How long the server remembers an id.
     window: Duration,
 }
 
 #[derive(Debug)]
-struct Unknown {
+struct Failed {
     subject: String,
     payload: Bytes,
     id: u64,
     since: Instant,
 }
 
-/// One publish. Dropped without a conclusion, its outcome is unknown.
+/// One publish. Dropped without a conclusion, it has failed.
 #[derive(Debug)]
-pub(super) struct Attempt<'a> {
+pub(crate) struct Attempt<'a> {
     ids: &'a Ids,
-    entry: Option<Unknown>,
+    entry: Option<Failed>,
     id: u64,
 }
 
 impl Ids {
-    pub(super) fn new(window: Duration) -> Self {
+    pub(crate) fn new(window: Duration) -> Self {
         Self {
-            instance: RandomState::new().hash_one(Instant::now()),
+            instance: fastrand::u64(..),
             next: AtomicU64::new(0),
-            unknown: Mutex::default(),
+            failed: Mutex::default(),
             window,
         }
     }
 
-    pub(super) fn begin(&self, subject: &str, payload: &Bytes) -> Attempt<'_> {
+    pub(crate) fn begin(&self, subject: &str, payload: &Bytes) -> Attempt<'_> {
         let earlier = {
-            let mut unknown = self.lock();
-            let same = |it: &Unknown| it.payload == *payload && it.subject == subject;
-            let index = unknown.iter().position(same);
-            index.and_then(|index| unknown.remove(index))
+            let mut failed = self.lock();
+            let same = |it: &Failed| it.payload == *payload && it.subject == subject;
+            let index = failed.iter().position(same);
+            index.and_then(|index| failed.remove(index))
         };
-        let entry = earlier.unwrap_or_else(|| Unknown {
+        let entry = earlier.unwrap_or_else(|| Failed {
             subject: subject.to_owned(),
             payload: payload.clone(),
             id: self.next.fetch_add(1, Ordering::Relaxed),
@@ -78,30 +77,30 @@ impl Ids {
         }
     }
 
-    fn remember(&self, attempt: Unknown) {
-        let mut unknown = self.lock();
-        unknown.push_back(attempt);
-        let mut bytes: usize = unknown.iter().map(|it| it.payload.len()).sum();
-        while unknown.front().is_some_and(|oldest| {
-            unknown.len() > ATTEMPTS || bytes > BYTES || oldest.since.elapsed() > self.window
+    fn remember(&self, attempt: Failed) {
+        let mut failed = self.lock();
+        failed.push_back(attempt);
+        let mut bytes: usize = failed.iter().map(|it| it.payload.len()).sum();
+        while failed.front().is_some_and(|oldest| {
+            failed.len() > ATTEMPTS || bytes > BYTES || oldest.since.elapsed() > self.window
         }) {
-            bytes -= unknown.pop_front().map_or(0, |it| it.payload.len());
+            bytes -= failed.pop_front().map_or(0, |it| it.payload.len());
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Unknown>> {
-        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Failed>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Attempt<'_> {
     /// For the header `Nats-Msg-Id`.
-    pub(super) fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         format!("{:016x}-{}", self.ids.instance, self.id)
     }
 
-    /// The outcome is known: equal bytes will be another frame.
-    pub(super) fn conclude(&mut self) {
+    /// It was stored: equal bytes will be another frame.
+    pub(crate) fn conclude(&mut self) {
         self.entry = None;
     }
 }
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_attempt_with_an_unknown_outcome_has_a_successor_with_its_id() {
+    fn only_an_attempt_that_failed_has_a_successor_with_its_id() {
         let ids = Ids::new(WINDOW);
         let first = id(&ids, "a", true);
         let second = id(&ids, "a", false);
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_of_equal_bytes_that_are_both_unknown_keep_their_order() {
+    fn attempts_of_equal_bytes_that_have_both_failed_keep_their_order() {
         let ids = Ids::new(WINDOW);
         let one = ids.begin("s", &"a".into());
         let two = ids.begin("s", &"a".into());

@@ -7,7 +7,7 @@ use socketioxide_adapter_core::transport::{Continuity, LossCause};
 
 /// Up to where this node has read.
 #[derive(Debug, Default)]
-pub(super) struct Position(Mutex<State>);
+pub(crate) struct Position(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -33,40 +33,40 @@ enum Contents {
 
 /// What the server has.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// When the stream was made.
-    pub(super) created: DateTime,
+    pub(crate) created: DateTime,
     /// How many subjects it has frames of.
-    pub(super) subjects: u64,
+    pub(crate) subjects: u64,
     /// Numbers of its first and its last frame.
-    pub(super) first: u64,
-    pub(super) last: u64,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
     /// When the frame was stored that has the number of the last one this node has read, if it is still there.
-    pub(super) anchor: Option<DateTime>,
+    pub(crate) anchor: Option<DateTime>,
 }
 
 /// What is told to those who listen.
 #[derive(Debug)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     continuity: Continuity,
     contents: Contents,
 }
 
 /// How a new session goes on.
 #[derive(Debug)]
-pub(super) struct Resumption {
+pub(crate) struct Resumption {
     /// `None`: the first frame will tell, since the server may throw some away until it is read.
-    pub(super) verdict: Option<Verdict>,
+    pub(crate) verdict: Option<Verdict>,
     contents: Contents,
     created: DateTime,
     /// Number of the frame before the first one to read.
-    pub(super) last: u64,
+    pub(crate) last: u64,
 }
 
 impl Verdict {
     /// The stream counts the frames of all its subjects together. Of frames that are gone it cannot be said whose they
     /// were, unless all that were ever seen are of one subject.
-    pub(super) fn of(&self, subject: &str) -> Continuity {
+    pub(crate) fn of(&self, subject: &str) -> Continuity {
         match (self.continuity, &self.contents) {
             (Continuity::Lost { cause, .. }, contents) if !matches!(contents, Contents::One(one) if one == subject) => {
                 Continuity::Lost { count: None, cause }
@@ -75,7 +75,7 @@ impl Verdict {
         }
     }
 
-    pub(super) fn is_reset(&self) -> bool {
+    pub(crate) fn is_reset(&self) -> bool {
         matches!(
             self.continuity,
             Continuity::Lost {
@@ -88,18 +88,18 @@ impl Verdict {
 
 impl Position {
     /// Number of the last frame read.
-    pub(super) fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         self.lock().last
     }
 
     /// Whether there was no session yet.
-    pub(super) fn is_new(&self) -> bool {
+    pub(crate) fn is_new(&self) -> bool {
         self.lock().created.is_none()
     }
 
     /// Finds the place to read on from, and says what is missing there. It counts once it is
     /// [committed](Self::commit), when everybody has been told: a session can die before that.
-    pub(super) fn resume(&self, found: &Found) -> Resumption {
+    pub(crate) fn resume(&self, found: &Found) -> Resumption {
         let state = self.lock();
         let same_stream = state.created.is_none_or(|created| created == found.created);
         let same_frame = match (state.stored, found.anchor) {
@@ -137,7 +137,7 @@ impl Position {
     }
 
     /// Reads on from there.
-    pub(super) fn commit(&self, resumption: &Resumption) {
+    pub(crate) fn commit(&self, resumption: &Resumption) {
         let mut state = self.lock();
         let reset = resumption.verdict.as_ref().is_some_and(Verdict::is_reset);
         if resumption.last != state.last || reset {
@@ -151,7 +151,7 @@ impl Position {
 
     /// What to tell before frame `number`, which so many others follow: that frames before it are gone, thrown away before
     /// this node got there, or that none is, if that is still owed.
-    pub(super) fn before(&self, number: u64, following: u64) -> Option<Verdict> {
+    pub(crate) fn before(&self, number: u64, following: u64) -> Option<Verdict> {
         let state = self.lock();
         let continuity = match number.saturating_sub(state.last + 1) {
             0 if !state.owes => return None,
@@ -167,7 +167,7 @@ impl Position {
     }
 
     /// Notes that frame `number` of `subject` was handed out.
-    pub(super) fn advance(&self, subject: &str, number: u64, stored: DateTime) {
+    pub(crate) fn advance(&self, subject: &str, number: u64, stored: DateTime) {
         let mut state = self.lock();
         match &state.contents {
             Contents::Nothing => state.contents = Contents::One(subject.to_owned()),

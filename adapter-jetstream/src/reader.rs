@@ -1,23 +1,19 @@
-//! Reading the log: a consumer that is asked for frames in portions, and noticed when it falls silent.
+//! Reading the stream: a consumer that is asked for frames in portions, and noticed when it falls silent.
 
 use std::{convert::Infallible, time::Duration};
 
 use async_nats::{
-    Message, StatusCode, Subscriber,
+    Message, StatusCode,
     jetstream::{self, Context},
 };
 use futures_util::StreamExt as _;
 use serde_json::json;
-use socketioxide_adapter_core::{Error, ErrorKind, Result};
-use tokio::time::timeout;
+use socketioxide_adapter_core::Result;
+use socketioxide_adapter_nats::companion::Session;
+use tokio::time::{Instant, timeout};
 
-use super::{nanos, position::Position};
-use crate::{error::Step, transport::Shared};
+use crate::{JetStream, error::broken, portion::Portion, stream::nanos};
 
-/// Most bytes that the server may send unasked for: two portions.
-const BYTES: usize = 64 << 20;
-/// How many frames a portion has, depending on how large a frame may be.
-const PORTION: std::ops::RangeInclusive<usize> = 8..=256;
 /// When the server gives up a portion that does not become full.
 const EXPIRES: Duration = Duration::from_secs(30);
 /// How often the server says that there is nothing new. NATS allows no less than 100 ms.
@@ -28,38 +24,47 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Without a frame or a heartbeat for so long, the consumer is taken for deaf.
 const SILENCE: Duration = Duration::from_millis(2_500);
 
-pub(super) struct Reader<'a> {
-    context: Context,
+pub(crate) struct Reader {
+    pub(crate) context: Context,
     /// Where portions are asked for.
-    next: String,
-    inbox: &'a str,
-    messages: Subscriber,
+    pub(crate) next: String,
+    pub(crate) session: Session,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(
-        context: Context,
-        next: String,
-        inbox: &'a str,
-        messages: Subscriber,
-    ) -> Self {
+/// A portion, while it comes.
+#[derive(Default)]
+struct Coming {
+    asked: usize,
+    frames: usize,
+    bytes: usize,
+    /// How long it was waited for while the server had frames.
+    waited: Option<Duration>,
+}
+
+impl Coming {
+    fn new(asked: usize) -> Self {
         Self {
-            context,
-            next,
-            inbox,
-            messages,
+            asked,
+            ..Self::default()
         }
     }
+}
 
+impl Reader {
     /// Hands out frames in order until something is wrong.
-    pub(super) async fn run(mut self, shared: &Shared, position: &Position) -> Result<Infallible> {
-        let largest = self.context.client().max_payload().max(1);
-        let portion = (BYTES / 2 / largest).clamp(*PORTION.start(), *PORTION.end());
-        self.ask(portion).await?;
-        self.ask(portion).await?;
-        let (mut expected, mut of_portion) = (1, 0);
+    pub(crate) async fn run(mut self, log: &JetStream) -> Result<Infallible> {
+        let mut portion = Portion::new(self.session.client.max_payload());
+        // One comes while the next one is on its way.
+        let (mut coming, mut following) = (Coming::new(portion.frames()), portion.frames());
+        self.ask(coming.asked).await?;
+        self.ask(following).await?;
+        let (mut expected, mut is_behind) = (1, false);
         loop {
-            let message = timeout(SILENCE, self.messages.next()).await;
+            let began = Instant::now();
+            let message = timeout(SILENCE, self.session.messages.next()).await;
+            if is_behind {
+                *coming.waited.get_or_insert_default() += began.elapsed();
+            }
             let message = message.map_err(|_| broken("the consumer is silent"))?;
             let message = message.ok_or_else(|| broken("the connection was lost"))?;
             // Only the server can send with such a reply. A status could also be the work of a publisher.
@@ -68,7 +73,7 @@ impl<'a> Reader<'a> {
                 .as_ref()
                 .is_some_and(|it| it.starts_with("$JS.ACK."))
             {
-                if let Some(left) = unfilled(&message, portion)? {
+                if let Some(left) = unfilled(&message, coming.asked)? {
                     self.ask(left).await?;
                 }
                 continue;
@@ -83,22 +88,27 @@ impl<'a> Reader<'a> {
             if info.consumer_sequence != expected {
                 return Err(broken("the client could not hold all frames"));
             }
-            let subject = message.subject.as_str();
-            let number = info.stream_sequence;
-            if let Some(verdict) = position.before(number, info.pending) {
-                let continuity =
-                    |subject: &str| shared.is_logged(subject).then(|| verdict.of(subject));
-                shared.topics.tell(number, continuity);
-            }
-            for recipient in shared.topics.recipients(subject, number) {
-                recipient.receive(&message.payload, PATIENCE).await;
-            }
-            position.advance(subject, number, info.published);
             expected += 1;
-            of_portion += 1;
-            if of_portion == portion {
-                of_portion = 0;
-                self.ask(portion).await?;
+            is_behind = info.pending > 0;
+            let (number, published) = (info.stream_sequence, info.published);
+            if let Some(verdict) = log.position.before(number, info.pending) {
+                let continuity = |subject: &str| Some(verdict.of(subject));
+                log.topics.tell(number, continuity);
+            }
+            let Message {
+                subject,
+                payload,
+                length,
+                ..
+            } = message.message;
+            log.topics.pass(&subject, number, payload, PATIENCE).await;
+            log.position.advance(&subject, number, published);
+            coming.frames += 1;
+            coming.bytes += length;
+            if coming.frames == coming.asked {
+                portion.saw(coming.frames, coming.bytes, coming.waited);
+                coming = Coming::new(std::mem::replace(&mut following, portion.frames()));
+                self.ask(following).await?;
             }
         }
     }
@@ -110,9 +120,9 @@ impl<'a> Reader<'a> {
             "expires": nanos(EXPIRES),
             "idle_heartbeat": nanos(HEARTBEAT),
         });
-        let (next, inbox) = (self.next.clone(), self.inbox.to_owned());
-        let client = self.context.client();
-        let call = client.publish_with_reply(next, inbox, request.to_string().into());
+        let (next, inbox) = (self.next.clone(), self.session.inbox.clone());
+        let payload = request.to_string().into();
+        let call = self.session.client.publish_with_reply(next, inbox, payload);
         call.await.map_err(|_| broken("the connection was lost"))
     }
 }
@@ -132,8 +142,4 @@ fn unfilled(message: &Message, portion: usize) -> Result<Option<usize>> {
             Err(broken(&format!("the consumer was lost ({what})")))
         }
     }
-}
-
-fn broken(what: &str) -> Error {
-    Step::Link.error(ErrorKind::Interrupted, format!("JetStream: {what}"))
 }

@@ -1,28 +1,40 @@
 //! What a node gets back from the log, and what it is told of what is gone.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "../../adapter-nats/tests/common/mod.rs"]
 mod common;
 
 use std::{fs, path::Path, time::Duration};
 
 use async_nats::jetstream::{self, stream};
+use bytes::Bytes;
 use common::*;
-use socketioxide_adapter_conformance::proxy::Proxy;
+use socketioxide_adapter_conformance::proxy::{Proxy, Way};
 use socketioxide_adapter_core::{
-    ErrorKind, Outcome,
+    ErrorKind, Outcome, Result,
+    backend::BackendUrl,
     transport::{Continuity, Event, LinkState, LossCause, Subscription, Topic, Transport},
 };
-use socketioxide_adapter_nats::NatsTransport;
+use socketioxide_adapter_jetstream::{JetStreamConfig, JetStreamTransport};
 use socketioxide_broker_lab::Nats;
 
 const STREAM: &str = "socketioxide";
+
+async fn try_connect(url: &str) -> Result<JetStreamTransport> {
+    let url = BackendUrl::parse(url)?;
+    JetStreamConfig::from_url(url)?.connect().await
+}
+
+async fn connect(nats: &Nats) -> JetStreamTransport {
+    try_connect(&nats.url()).await.unwrap()
+}
 
 /// A server, a node that stays, and one that can be cut off and listens to `/`.
 struct Pair {
     nats: Nats,
     proxy: Proxy,
-    talker: NatsTransport,
-    away: NatsTransport,
+    talker: JetStreamTransport,
+    away: JetStreamTransport,
     inbox: Subscription,
 }
 
@@ -68,7 +80,7 @@ impl Pair {
     }
 }
 
-async fn publish(transport: &NatsTransport, numbers: std::ops::Range<u32>) {
+async fn publish(transport: &JetStreamTransport, numbers: std::ops::Range<u32>) {
     for number in numbers {
         let payload = number.to_string();
         transport
@@ -107,6 +119,25 @@ async fn a_thousand_frames_come_back_once_and_in_order() {
     assert_eq!(pair.come_back().await, unbroken(0));
     publish(&pair.talker, 1_001..1_002).await;
     pair.expect(1_001..1_002).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_takes_long_on_a_narrow_way_is_not_taken_for_a_dead_link() {
+    let mut pair = Pair::new().await;
+    pair.cut_off().await;
+    let (topic, frame) = (namespace("/"), Bytes::from(vec![0; 128 << 10]));
+    for _ in 0..40 {
+        let publish = pair.talker.publish(&topic, frame.clone());
+        publish.await.unwrap();
+    }
+    // All together take 13 s, more than an echo may.
+    let narrow = Way::default().with_bandwidth(400 << 10);
+    pair.proxy.set_to_client(narrow);
+    assert_eq!(pair.come_back().await, unbroken(40));
+    for _ in 0..40 {
+        assert_eq!(message(&mut pair.inbox).await, frame);
+    }
+    assert_eq!(pair.away.link().status().epoch, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
