@@ -143,13 +143,14 @@ impl Topics {
         self.lock().session
     }
 
-    /// Ends the present session: who waits for a confirmation waits in vain. `kept`: the broker keeps our subscriptions, and
-    /// what arrives in the next session belongs to them; otherwise it has nothing any more.
+    /// Ends the present session: who waits for a confirmation waits in vain. `kept`: the broker goes on with the topics that
+    /// it keeps, and what arrives of them in the next session belongs to the same subscription; otherwise, and of all other
+    /// topics, it has nothing any more.
     pub fn end(&self, kept: bool) {
         let mut state = self.lock();
         state.session += 1;
         for entry in state.topics.values_mut() {
-            if !kept || entry.standing != Standing::Subscribed {
+            if !(kept && entry.kept && entry.standing == Standing::Subscribed) {
                 entry.standing = Standing::Missing;
             }
             entry
@@ -537,8 +538,12 @@ mod tests {
         let topics = Topics::default();
         let (mut subscription, _) = add(&topics, true);
         subscribe(&topics, 0);
+        let _heartbeats = topics.add("cluster", false, BufferLimits::default());
+        let others: Vec<Name> = vec!["cluster".into()];
+        topics.ask(&others);
+        topics.confirm(&others, 0, unknown);
         topics.end(true);
-        assert_eq!(topics.differences(), Differences::default());
+        assert_eq!(topics.differences().missing, others);
         let replayed = Continuity::Unbroken { replayed: 3 };
         topics.tell(u64::MAX, |_| Some(replayed));
         assert_eq!(read(&mut subscription), Some(Event::Resumed(replayed)));
