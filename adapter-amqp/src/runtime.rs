@@ -14,24 +14,16 @@ use async_rs::{
     util::Task,
 };
 use futures_util::{AsyncRead, AsyncWrite, Stream};
-use tokio_util::task::TaskTracker;
+use socketioxide_adapter_core::socket::Wire;
+use tokio_util::{compat::Compat, task::TaskTracker};
 
-use crate::connection::LapinStream;
+/// Our stream as lapin takes it.
+type LapinStream = Compat<Wire>;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Kit {
-    tokio: Tokio,
-    tasks: TaskTracker,
-}
-
-impl Kit {
-    /// Of the runtime that calls.
-    pub(crate) fn new(tasks: TaskTracker) -> Self {
-        Self {
-            tokio: Tokio::current(),
-            tasks,
-        }
-    }
+    pub(crate) tokio: Tokio,
+    pub(crate) tasks: TaskTracker,
 }
 
 impl RuntimeKit for Kit {}
