@@ -12,12 +12,8 @@ use crate::{Amqp, Queue, Source};
 
 /// What an error of the configuration begins with.
 pub(crate) const OPERATION: &str = "amqp: config";
-const PORT: u16 = 5672;
-const TLS_PORT: u16 = 5671;
 /// RabbitMQ itself takes at most 128 MiB in one message (`max_message_size`).
 const PAYLOAD_CEILING: usize = 128 << 20;
-/// AMQP's short strings, such as the name of a virtual host.
-const SHORT_STRING: usize = 255;
 
 /// The configuration of a node that reads from a queue of its own.
 ///
@@ -62,7 +58,7 @@ impl<S: Source> Config<S> {
             endpoint,
             vhost: "/".to_owned(),
             heartbeat: Duration::from_secs(5),
-            source: S::default(),
+            source: S::DEFAULT,
         }
     }
 
@@ -72,7 +68,7 @@ impl<S: Source> Config<S> {
     /// [`ErrorKind::Config`] that names the part or the option that cannot be used, never its value.
     pub fn from_url(mut url: BackendUrl) -> Result<Self> {
         let tls = url.scheme().starts_with("amqps");
-        let port = if tls { TLS_PORT } else { PORT };
+        let port = if tls { 5671 } else { 5672 };
         let mut config = Self::new(Endpoint::take_from(&mut url, port, tls)?);
         let path = url.path();
         if let Some(vhost) = path.strip_prefix('/').filter(|vhost| !vhost.is_empty()) {
@@ -87,12 +83,6 @@ impl<S: Source> Config<S> {
     /// Sets the virtual host.
     pub fn with_vhost(mut self, vhost: impl Into<String>) -> Self {
         self.vhost = vhost.into();
-        self
-    }
-
-    /// Sets when the broker gives this node up.
-    pub const fn with_heartbeat(mut self, heartbeat: Duration) -> Self {
-        self.heartbeat = heartbeat;
         self
     }
 
@@ -111,24 +101,20 @@ impl<S: Source> Config<S> {
     /// # Cancel safety
     /// Dropping the future ends what it started.
     pub async fn connect(self) -> Result<Connected<Amqp<S>>> {
-        self.validate()?;
-        Connected::start(Amqp::new(self)?).await
-    }
-
-    /// Checks what the types cannot.
-    fn validate(&self) -> Result<()> {
         self.endpoint.validate(OPERATION, PAYLOAD_CEILING)?;
         let prefix = &self.endpoint.prefix;
         if prefix == "amq" || prefix.starts_with("amq.") {
             return Err(invalid("names that begin with \"amq.\" are the broker's"));
         }
-        if self.vhost.len() > SHORT_STRING {
+        // A short string of AMQP.
+        if self.vhost.len() > 255 {
             return Err(invalid("a virtual host has at most 255 bytes"));
         }
         if !(1..=3600).contains(&self.heartbeat.as_secs()) {
             return Err(invalid("heartbeat must be 1 second to 1 hour"));
         }
-        self.source.validate().map_err(invalid)
+        self.source.validate().map_err(invalid)?;
+        Connected::start(Amqp::new(self)?).await
     }
 }
 

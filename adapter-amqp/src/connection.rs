@@ -1,30 +1,37 @@
 //! One connection to a broker: socket, TLS, login, how to know that it is alive, and how to end it for sure.
 
 use std::{
-    io,
-    sync::{Arc, Mutex, OnceLock},
-    time::Duration,
+    future::{Future, ready},
+    io::{self, Read, Write},
+    net::SocketAddr,
+    os::fd::{AsFd, AsRawFd},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
-use async_rs::{Runtime, Tokio};
+use async_rs::{
+    Runtime, Tokio,
+    traits::{Executor, Reactor, RuntimeKit},
+    util::Task,
+};
+use futures_util::{AsyncRead, AsyncWrite, Stream};
 use lapin::{
     AsyncTcpStream, Channel, ConnectionProperties,
-    types::ShortString,
     uri::{AMQPUri, AMQPUserInfo},
 };
 use socketioxide_adapter_core::{
     Result,
-    socket::{self, Address, Received},
+    socket::{self, Address, Received, Wire},
     transport::Step,
 };
 use tokio::time::timeout;
 use tokio_util::{
-    compat::TokioAsyncReadCompatExt as _,
+    compat::{Compat, TokioAsyncReadCompatExt as _},
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
 
-use crate::{Amqp, Config, Source, error, runtime::Kit, transport::lock};
+use crate::{Amqp, Config, Source, error, transport::lock};
 
 /// How long a goodbye to the broker may take.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -35,9 +42,8 @@ pub struct Connection {
     /// Its first channel.
     pub(crate) channel: Channel,
     pub(crate) received: Received,
-    pub(crate) lapin: Arc<lapin::Connection>,
-    /// A queue to delete at the end, if that is the end of the node.
-    pub(crate) delete: Arc<OnceLock<ShortString>>,
+    /// For more channels, and for what happens to the connection.
+    pub lapin: Arc<lapin::Connection>,
     _end: DropGuard,
 }
 
@@ -63,28 +69,23 @@ impl Connection {
         };
         let name = format!("{} {purpose}", node.config.endpoint.prefix);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let runtime = Runtime::new(Kit {
-            tokio: Tokio::current(),
-            tasks: tasks.clone(),
-        });
+        let runtime = Runtime::new(Kit(Tokio::current(), tasks.clone()));
         let lapin = lapin::Connection::connector(uri(&node.config), runtime, connect, properties);
         let failed = error::explain(S::NAME, Step::Connect, server);
         let lapin = Arc::new(lapin.await.map_err(&failed)?);
         let channel = lapin.create_channel().await.map_err(failed)?;
-        let (end, delete) = (CancellationToken::new(), Arc::new(OnceLock::new()));
+        let end = CancellationToken::new();
         let connection = Self {
             channel: channel.clone(),
             received,
             lapin: lapin.clone(),
-            delete: delete.clone(),
             _end: end.clone().drop_guard(),
         };
-        let for_good = node.shutdown.clone();
+        let (for_good, queue) = (node.shutdown.clone(), node.own_name.as_str().into());
         let goodbye = async move {
-            if let Some(queue) = delete.get().filter(|_| for_good.is_cancelled()) {
-                let _ = channel
-                    .queue_delete(queue.clone(), Default::default())
-                    .await;
+            // There is none if the node does not read from one that outlasts connections.
+            if for_good.is_cancelled() {
+                let _ = channel.queue_delete(queue, Default::default()).await;
             }
             let _ = lapin.close(200, "OK".into()).await;
         };
@@ -94,14 +95,6 @@ impl Connection {
             drop(cut);
         });
         Ok(connection)
-    }
-
-    /// One more channel.
-    ///
-    /// # Errors
-    /// The connection was lost.
-    pub async fn open_channel(&self) -> lapin::Result<Channel> {
-        self.lapin.create_channel().await
     }
 }
 
@@ -116,4 +109,60 @@ fn uri<S>(config: &Config<S>) -> AMQPUri {
     uri.vhost.clone_from(&config.vhost);
     uri.query.heartbeat = config.heartbeat.as_secs().try_into().ok();
     uri
+}
+
+/// The runtime that lapin gets: tokio, with our stream in place of a socket, and with every task of lapin tracked.
+#[derive(Debug, Clone)]
+struct Kit(Tokio, TaskTracker);
+
+impl RuntimeKit for Kit {}
+
+impl Executor for Kit {
+    type Task<T: Send + 'static> = <Tokio as Executor>::Task<T>;
+
+    fn block_on<T, F: Future<Output = T>>(&self, future: F) -> T {
+        self.0.block_on(future)
+    }
+
+    fn spawn<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        future: F,
+    ) -> Task<Self::Task<T>> {
+        self.0.spawn(self.1.track_future(future))
+    }
+
+    fn spawn_blocking<T: Send + 'static, F: FnOnce() -> T + Send + 'static>(
+        &self,
+        call: F,
+    ) -> Task<Self::Task<T>> {
+        self.0.spawn_blocking(call)
+    }
+}
+
+impl Reactor for Kit {
+    type TcpStream = Compat<Wire>;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
+        &self,
+        socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        self.0.register(socket)
+    }
+
+    fn sleep(&self, duration: Duration) -> Self::Sleep {
+        self.0.sleep(duration)
+    }
+
+    fn interval(&self, duration: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.0.interval(duration)
+    }
+
+    /// Connections are made before lapin gets them.
+    fn tcp_connect_addr(
+        &self,
+        _address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        ready(Err(io::ErrorKind::Unsupported.into()))
+    }
 }

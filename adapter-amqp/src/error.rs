@@ -2,8 +2,6 @@
 //!
 //! Texts of the broker are not passed on: what they say is not ours to judge. What is passed on is the code of its answer.
 
-use std::io;
-
 use lapin::{
     ErrorKind as Lapin,
     protocol::{AMQPErrorKind, AMQPHardError as Hard, AMQPSoftError as Soft},
@@ -32,18 +30,8 @@ pub(crate) fn explain(
                 ErrorKind::Unavailable,
                 "the broker allows no more channels, raise its channel_max",
             ),
-            Lapin::IOError(error) if error.kind() == io::ErrorKind::NotFound => (
-                ErrorKind::Unavailable,
-                "this server has no copy of the stream",
-            ),
-            Lapin::IOError(_)
-            | Lapin::InvalidChannel(_)
-            | Lapin::InvalidChannelState(..)
-            | Lapin::InvalidConnectionState(_) => match step {
-                Step::Connect => (step.lost(), "the connection was closed during the login"),
-                _ => (step.lost(), "the connection was lost"),
-            },
-            _ => (ErrorKind::Protocol, "something that lapin cannot handle"),
+            _ if step == Step::Connect => (step.lost(), "closed during the login"),
+            _ => (step.lost(), "the connection was lost"),
         };
         step.error(name, kind, format!("{server}: {what}"))
     }
@@ -73,16 +61,12 @@ fn of_answer(step: Step, answer: &AMQPErrorKind) -> (ErrorKind, &'static str) {
         Is::Soft(Soft::PRECONDITIONFAILED) => {
             "the exchange, queue or stream is there with other settings: use the same everywhere, or delete it"
         }
-        Is::Soft(Soft::NOTFOUND) => "the exchange, queue or stream is gone, or its node is down",
+        Is::Soft(Soft::NOTFOUND) => "exchange, queue or stream is gone, down, or has no copy here",
         Is::Soft(Soft::RESOURCELOCKED) => "the queue still belongs to another connection",
         Is::Soft(_) => "refused by the broker",
         Is::Hard(Hard::CONNECTIONFORCED) => "the broker closed the connection",
-        Is::Hard(Hard::RESOURCEERROR | Hard::INTERNALERROR) => {
-            "the broker has a problem of its own"
-        }
-        Is::Hard(Hard::NOTIMPLEMENTED) => {
-            "the broker cannot do this, RabbitMQ 3.9 or newer is needed"
-        }
+        Is::Hard(Hard::RESOURCEERROR | Hard::INTERNALERROR) => "a problem of the broker's own",
+        Is::Hard(Hard::NOTIMPLEMENTED) => "the broker cannot do it, use RabbitMQ 3.9 or newer",
         Is::Hard(_) => "the broker did not understand us",
     };
     (kind, what)

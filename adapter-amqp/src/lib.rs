@@ -42,7 +42,6 @@ mod config;
 mod connection;
 mod error;
 mod queue;
-mod runtime;
 mod session;
 mod source;
 mod transport;

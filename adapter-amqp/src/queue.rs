@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use lapin::{
-    BasicProperties,
-    message::Delivery,
     options::QueueDeclareOptions,
     types::{AMQPValue, FieldTable, ShortString},
 };
@@ -20,7 +18,7 @@ use crate::{
     source::{PREFETCH, ack},
 };
 
-/// A queue of the node's own. Default [`Queue::EXCLUSIVE`].
+/// A queue of the node's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queue {
     /// What the broker holds for a node that is away or reads slowly; beyond it the oldest goes.
@@ -41,29 +39,11 @@ impl Queue {
         expires: Some(Duration::from_secs(60)),
         ..Self::EXCLUSIVE
     };
-
-    fn arguments(&self) -> FieldTable {
-        let mut arguments = FieldTable::default();
-        let mut limit = |name: &str, value: u128| {
-            let value = AMQPValue::LongLongInt(value.try_into().unwrap_or(i64::MAX));
-            arguments.insert(name.into(), value);
-        };
-        limit("x-max-length-bytes", self.max_bytes.into());
-        if let Some(expires) = self.expires {
-            limit("x-expires", expires.as_millis());
-        }
-        arguments
-    }
-}
-
-impl Default for Queue {
-    fn default() -> Self {
-        Self::EXCLUSIVE
-    }
 }
 
 impl Source for Queue {
     const NAME: &'static str = "amqp";
+    const DEFAULT: Self = Self::EXCLUSIVE;
     const TOTAL_ORDER: bool = false;
 
     fn take_from(url: &mut BackendUrl) -> Result<Self> {
@@ -93,74 +73,64 @@ impl Source for Queue {
 
     async fn open(&self, node: &Amqp<Self>, connection: &Connection) -> lapin::Result<Reader> {
         let durable = self.replays();
-        let mut name = format!("{}.node.{}", node.config.endpoint.prefix, node.id);
+        let mut name = node.own_name.clone();
         if !durable {
             // A new one for each session: the broker may still hold the one before.
             name = format!("{name}.{:08x}", fastrand::u32(..));
         }
         let name = ShortString::from(name);
-        let _ = connection.delete.set(name.clone());
         let channel = connection.channel.clone();
         let options = QueueDeclareOptions {
             durable,
             exclusive: !durable,
-            ..QueueDeclareOptions::default()
+            ..Default::default()
         };
-        let queue = channel.queue_declare(name.clone(), options, self.arguments());
-        let queue = queue.await?;
-        node.bind(&channel, &name, &node.fence_key, true).await?;
+        let number = |it: u128| AMQPValue::LongLongInt(it.try_into().unwrap_or(i64::MAX));
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length-bytes".into(), number(self.max_bytes.into()));
+        if let Some(expires) = self.expires {
+            arguments.insert("x-expires".into(), number(expires.as_millis()));
+        }
+        let queue = channel
+            .queue_declare(name.clone(), options, arguments)
+            .await?;
+        node.bind(&channel, &name, &node.own_name, true).await?;
         // A connection that the broker has not given up yet may still read from the same queue. Two readers would share its
         // messages.
-        let mut reader = Reader::attach(channel, name, true, FieldTable::default()).await?;
+        let mut reader = Reader::attach(channel, name, true, Default::default()).await?;
         // One that was kept has the anchor at least, or what has displaced it.
         let is_new = queue.message_count() == 0 && queue.consumer_count() == 0;
         if is_new {
             node.topics.end(false);
         }
         let fence = reader.fence(node).await?;
-        match node.anchor() {
-            Some(anchor) if durable && !is_new => {
-                resume(node, &mut reader, &anchor, queue.message_count(), fence).await?;
+        let Some(anchor) = node.anchor().filter(|_| durable && !is_new) else {
+            let fence = reader.find(|it| node.fence_of(it) == Some(fence)).await?;
+            node.hand_out(fence).await;
+            return Ok(reader);
+        };
+        // A full queue loses its oldest messages first, so that nothing is missing if the anchor is there, which was never
+        // acknowledged. What was, but the broker did not hear of it, comes before it once more. The fence comes after all that
+        // was missed, which is as slow as those who read it: nobody waits for it.
+        while reader.first.len() < PREFETCH.into() {
+            let delivery = reader.next().await?;
+            if delivery.properties.message_id() == anchor.message_id() {
+                // If those before were as many as may be unacknowledged, nothing would follow.
+                ack(&reader.channel, delivery.delivery_tag - 1).await?;
+                let before = reader.first.len() as u32 + 1;
+                let replayed = queue.message_count().saturating_sub(before).into();
+                node.resume(Continuity::Unbroken { replayed });
+                reader.first.clear();
+                return Ok(reader);
             }
-            _ => {
-                let is_fence = |it: &Delivery| node.fence_number(it) == Some(fence);
-                let fence = reader.find(is_fence).await?;
-                node.hand_out(fence).await;
+            let is_end = node.fence_of(&delivery) == Some(fence);
+            reader.first.push(delivery);
+            if is_end {
+                break;
             }
         }
+        let (count, cause) = (None, LossCause::Overflow);
+        node.resume(Continuity::Lost { count, cause });
         Ok(reader)
     }
-}
-
-/// Reads up to the last message that was handed out, the **anchor**, which was never acknowledged: a full queue loses its
-/// oldest messages first, so that nothing is missing if the anchor is there. What was acknowledged, but the broker did not
-/// hear of it, comes before the anchor once more. The fence comes after all that was missed, which is as slow as those who
-/// read it: nobody waits for it.
-async fn resume(
-    node: &Amqp<Queue>,
-    reader: &mut Reader,
-    anchor: &BasicProperties,
-    length: u32,
-    fence: u64,
-) -> lapin::Result<()> {
-    let mut read = Vec::new();
-    while read.len() < PREFETCH.into() {
-        let delivery = reader.next().await?;
-        if delivery.properties.message_id() == anchor.message_id() {
-            // Read and acknowledged before, in vain. If they were as many as may be unacknowledged, nothing would follow.
-            ack(&reader.channel, delivery.delivery_tag - 1).await?;
-            let replayed = u64::from(length).saturating_sub(read.len() as u64 + 1);
-            node.resume(Continuity::Unbroken { replayed });
-            return Ok(());
-        }
-        let is_end = node.fence_number(&delivery) == Some(fence);
-        read.push(delivery);
-        if is_end {
-            break;
-        }
-    }
-    let (count, cause) = (None, LossCause::Overflow);
-    node.resume(Continuity::Lost { count, cause });
-    reader.first = read;
-    Ok(())
 }

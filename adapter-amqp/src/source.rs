@@ -17,9 +17,11 @@ use crate::{Amqp, Connection};
 pub(crate) const PREFETCH: u16 = 500;
 
 /// Where a node reads from. All nodes publish to the same exchange, so that nodes of different kinds hear each other.
-pub trait Source: Debug + Clone + Default + Send + Sync + 'static {
+pub trait Source: Debug + Clone + Send + Sync + 'static {
     /// Name of the transport that reads from it.
     const NAME: &'static str;
+    /// What is read from if nothing else is said.
+    const DEFAULT: Self;
     /// Whether all nodes read everything in the same order.
     const TOTAL_ORDER: bool;
 
@@ -73,7 +75,7 @@ impl Reader {
         prefetch(&channel).await?;
         let options = BasicConsumeOptions {
             exclusive: own,
-            ..BasicConsumeOptions::default()
+            ..Default::default()
         };
         let consumer = channel.basic_consume(queue.clone(), "".into(), options, arguments);
         Ok(Self {

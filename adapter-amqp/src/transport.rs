@@ -4,10 +4,7 @@ use std::{
     convert::Infallible,
     fmt::Display,
     future::ready,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -16,17 +13,16 @@ use futures_util::{
     FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream::iter,
 };
 use lapin::{
-    BasicProperties, Channel, Confirmation,
-    message::Delivery,
-    options::BasicPublishOptions,
-    types::{FieldTable, ShortString},
+    BasicProperties, Channel, Confirmation, message::Delivery, options::BasicPublishOptions,
+    types::ShortString,
 };
 use socketioxide_adapter_core::{
     Result,
-    socket::{Address, Tls},
+    socket::Tls,
     transport::{
-        Budget, Capabilities, Connected, Continuity, Delivery as Guarantee, Driver, Limits,
-        LossCause, Name, Permit, Receipt, Replay, SessionUp, Step, Topic, Topics,
+        Budget, Capabilities, Connected, Continuity,
+        Delivery::{AtLeastOnce, AtMostOnce},
+        Driver, Limits, LossCause, Permit, Receipt, Replay, SessionUp, Step, Topic, Topics,
     },
 };
 use tokio::sync::{mpsc, oneshot};
@@ -42,8 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const LONGEST_KEY: usize = 200;
 /// Bindings asked for at once.
 const BATCH: usize = 256;
-/// Fences that may be on their way besides the payloads. The session takes each up before it sends the next.
-const FENCES: usize = 16;
 /// Survives a restart of the broker if the queue that holds it does.
 const PERSISTENT: u8 = 2;
 
@@ -70,23 +64,17 @@ pub struct Amqp<S: Source> {
     pub config: Config<S>,
     pub(crate) tls: Option<Tls>,
     /// Which server is next.
-    turn: AtomicUsize,
+    pub(crate) turn: AtomicUsize,
     pub(crate) topics: Topics,
-    /// The **fences** that are on their way, and what is subscribed once they come back. A fence is a message of this node
-    /// to itself, published after the broker had taken a subscription. What comes before it can be the rest of an earlier
-    /// subscription, with a hole behind it; what comes after is complete.
-    fences: Mutex<Vec<(u64, Vec<Name>)>>,
     /// The publishing channel of the present session, which takes up the calls.
-    line: Mutex<Option<(Channel, mpsc::Sender<Call>)>>,
+    pub(crate) line: Mutex<Option<(Channel, mpsc::Sender<Call>)>>,
     budget: Budget,
     /// What is known of the last message that was handed out.
     anchor: Mutex<Option<BasicProperties>>,
     /// All nodes publish to it.
     pub(crate) exchange: ShortString,
-    /// What tells this node's names from those of others.
-    pub(crate) id: String,
-    /// Routing key of the fences. No topic has a dot in it.
-    pub(crate) fence_key: String,
+    /// The name of this node's queue, and the routing key of its fences: no topic has a dot in it.
+    pub(crate) own_name: String,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -97,27 +85,19 @@ type Ticket = (oneshot::Sender<Result<Receipt>>, Option<Permit>);
 
 impl<S: Source> Amqp<S> {
     pub(crate) fn new(config: Config<S>) -> Result<Self> {
-        let id = format!("{:032x}", fastrand::u128(..));
+        let (prefix, id) = (&config.endpoint.prefix, fastrand::u128(..));
         Ok(Self {
             tls: config.endpoint.tls(OPERATION)?,
             turn: AtomicUsize::new(0),
             topics: Topics::default(),
-            fences: Mutex::default(),
             line: Mutex::default(),
             budget: Budget::new(config.endpoint.limits.publish_buffer),
             anchor: Mutex::default(),
-            exchange: format!("{}.topics", config.endpoint.prefix).into(),
-            fence_key: format!("fence.{id}"),
-            id,
+            exchange: format!("{prefix}.topics").into(),
+            own_name: format!("{prefix}.node.{id:032x}"),
             shutdown: CancellationToken::new(),
             config,
         })
-    }
-
-    /// The server whose turn it is; the next call names the next one.
-    pub(crate) fn next_server(&self) -> &Address {
-        let (turn, servers) = (&self.turn, &self.config.endpoint.servers);
-        &servers[turn.fetch_add(1, Ordering::Relaxed) % servers.len()]
     }
 
     /// What is known of servers that said nothing.
@@ -140,10 +120,10 @@ impl<S: Source> Amqp<S> {
         key: &str,
         wanted: bool,
     ) -> lapin::Result<()> {
-        let (queue, exchange) = (queue.clone(), self.exchange.clone());
-        let (key, none) = (key.into(), FieldTable::default());
+        let (queue, exchange, key) = (queue.clone(), self.exchange.clone(), key.into());
+        let (options, none) = (Default::default(), Default::default());
         if wanted {
-            let bound = channel.queue_bind(queue, exchange, key, Default::default(), none);
+            let bound = channel.queue_bind(queue, exchange, key, options, none);
             bound.await
         } else {
             channel.queue_unbind(queue, exchange, key, none).await
@@ -169,19 +149,18 @@ impl<S: Source> Amqp<S> {
             });
             changes.buffer_unordered(BATCH).try_collect::<()>().await?;
         }
-        let number = fastrand::u64(..);
-        if always || !missing.is_empty() {
-            self.topics.ask(&missing);
-            lock(&self.fences).push((number, missing));
-            let payload = number.to_be_bytes().to_vec().into();
-            self.start(&self.fence_key, false, payload, None);
+        if missing.is_empty() && !always {
+            return Ok(0);
         }
+        let number = self.topics.fence(missing);
+        let payload = number.to_be_bytes().to_vec().into();
+        self.start(&self.own_name, payload, None);
         Ok(number)
     }
 
-    /// The number of the fence that a message is; `None` if it is none of this node.
-    pub fn fence_number(&self, delivery: &Delivery) -> Option<u64> {
-        let is_ours = delivery.routing_key.as_str() == self.fence_key;
+    /// The number of the [fence](crate::Reader::fence) that a message is; `None` if it is none of this node.
+    pub fn fence_of(&self, delivery: &Delivery) -> Option<u64> {
+        let is_ours = delivery.routing_key.as_str() == self.own_name;
         let number = delivery.data.as_slice().try_into().ok().filter(|_| is_ours);
         number.map(u64::from_be_bytes)
     }
@@ -194,31 +173,20 @@ impl<S: Source> Amqp<S> {
     /// Hands a message to those who want it, or notes that a fence came back. Waits for readers that have no room, for a
     /// while.
     pub async fn hand_out(&self, delivery: Delivery) {
-        if let Some(number) = self.fence_number(&delivery) {
-            self.came_back(number);
+        if let Some(number) = self.fence_of(&delivery) {
+            // What the broker should have kept is asked for anew only if that is gone.
+            let (count, cause) = (None, LossCause::Reset);
+            let told = |name: &str| match self.is_kept(name) {
+                true => Continuity::Lost { count, cause },
+                false => Continuity::Unknown,
+            };
+            self.topics.came_back(number, 0, told);
         } else {
             let (key, payload) = (delivery.routing_key.as_str(), delivery.data.into());
             self.topics.pass(key, 0, payload, PATIENCE).await;
         }
         // Not before: what a session has not handed out when it ends, the next one reads again.
         *lock(&self.anchor) = Some(delivery.properties);
-    }
-
-    /// What was set up before this fence is subscribed.
-    fn came_back(&self, number: u64) {
-        let mut fences = lock(&self.fences);
-        let Some(last) = fences.iter().position(|(it, _)| *it == number) else {
-            return;
-        };
-        let names: Vec<Name> = fences.drain(..=last).flat_map(|it| it.1).collect();
-        drop(fences);
-        // What the broker should have kept is asked for anew only if that is gone.
-        let (count, cause) = (None, LossCause::Reset);
-        self.topics
-            .confirm(&names, 0, |name| match self.is_kept(name) {
-                true => Continuity::Lost { count, cause },
-                false => Continuity::Unknown,
-            });
     }
 
     /// Tells those who have listened before what became of their subscriptions, which the broker has kept.
@@ -232,22 +200,18 @@ impl<S: Source> Amqp<S> {
         self.config.source.replays() && key.starts_with("ns")
     }
 
-    /// Takes the publishing channel of a new session, which has to bring the calls to their end.
-    pub(crate) fn attach(&self, channel: Channel) -> mpsc::Receiver<Call> {
-        let room = self.limits().publish_buffer.messages.saturating_add(FENCES);
-        let (calls, receiver) = mpsc::channel(room);
-        *lock(&self.line) = Some((channel, calls));
-        receiver
-    }
-
-    /// Hands a message to lapin. `mandatory`: some queue must take it. `None` if there is no session.
+    /// Hands a message to lapin. `None` if there is no session.
     fn start(
         &self,
         key: &str,
-        mandatory: bool,
         payload: Bytes,
         permit: Option<Permit>,
     ) -> Option<oneshot::Receiver<Result<Receipt>>> {
+        let options = BasicPublishOptions {
+            // If we read the topic ourselves, a queue must be there for it. If we do not, there need not be one.
+            mandatory: self.topics.is_subscribed(key),
+            immediate: false,
+        };
         // Locked until lapin has it, so that it numbers messages in the order in which it sends them.
         let line = lock(&self.line);
         let (channel, calls) = line.as_ref()?;
@@ -259,10 +223,6 @@ impl<S: Source> Amqp<S> {
         let (channel, exchange, key) = (channel.clone(), self.exchange.clone(), key.into());
         let (outcome, receiver) = oneshot::channel();
         let mut call: Call = Box::pin(async move {
-            let options = BasicPublishOptions {
-                mandatory,
-                ..BasicPublishOptions::default()
-            };
             let sent = channel.basic_publish(exchange, key, options, &payload, properties);
             let confirmed = async { sent.await?.await }.await;
             ((outcome, permit), confirmed)
@@ -282,12 +242,11 @@ impl<S: Source> Driver for Amqp<S> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let (delivery, replay) = match self.config.source.replays() {
-            true => (Guarantee::AtLeastOnce, Replay::WithinRetention),
-            false => (Guarantee::AtMostOnce, Replay::None),
+        let capabilities = match self.config.source.replays() {
+            true => Capabilities::new(AtLeastOnce).with_replay(Replay::WithinRetention),
+            false => Capabilities::new(AtMostOnce),
         };
-        Capabilities::new(delivery)
-            .with_replay(replay)
+        capabilities
             .with_confirms(true)
             .with_total_order(S::TOTAL_ORDER)
             .with_max_payload(self.limits().max_payload)
@@ -312,14 +271,11 @@ impl<S: Source> Driver for Amqp<S> {
     }
 
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
-        const STEP: Step = Step::Publish;
         let key = topic.short_token(LONGEST_KEY);
-        // If we read the topic ourselves, a queue must be there for it. If we do not, there need not be one.
-        let mandatory = self.topics.is_subscribed(&key);
         let permit = self.budget.take(S::NAME, payload.len())?;
-        let started = self.start(&key, mandatory, payload, Some(permit));
-        let outcome = started.ok_or_else(|| STEP.down(S::NAME, self.at()))?;
-        let lost = |_| Err(STEP.interrupted(S::NAME, self.at()));
+        let started = self.start(&key, payload, Some(permit));
+        let outcome = started.ok_or_else(|| Step::Publish.down(S::NAME, self.at()))?;
+        let lost = |_| Err(Step::Publish.interrupted(S::NAME, self.at()));
         outcome.await.unwrap_or_else(lost)
     }
 
@@ -329,7 +285,6 @@ impl<S: Source> Driver for Amqp<S> {
 
     fn ended(&self) {
         *lock(&self.line) = None;
-        lock(&self.fences).clear();
         self.topics.end(true);
     }
 

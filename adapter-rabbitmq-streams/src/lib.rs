@@ -44,17 +44,19 @@ use socketioxide_adapter_core::{
 };
 
 pub use self::stream::Stream;
-pub use socketioxide_adapter_amqp::{Address, Backoff, BufferLimits, Endpoint, Limits, RootCa};
+pub use socketioxide_adapter_amqp::{
+    Address, Backoff, BufferLimits, Endpoint, Limits, RootCa, Source,
+};
 
 /// The configuration of a node that reads from the stream which all nodes share.
 ///
 /// ```
-/// use socketioxide_adapter_rabbitmq_streams::{Address, Endpoint, RabbitmqStreamsConfig, Stream};
+/// use socketioxide_adapter_rabbitmq_streams::{Address, Endpoint, RabbitmqStreamsConfig, Source as _, Stream};
 ///
 /// let endpoint = Endpoint::new(Address::new("rabbit-1", 5672)).with_credentials("chat", "secret");
 /// let config = RabbitmqStreamsConfig::new(endpoint).with_source(Stream {
 ///     max_bytes: 10 << 30,
-///     ..Stream::default()
+///     ..Stream::DEFAULT
 /// });
 /// assert!(!format!("{config:?}").contains("secret"));
 /// ```

@@ -4,13 +4,12 @@
 //! has not reached yet it waits. So every session looks for the end first, where it puts a fence, and then reads the last
 //! message that it had, the **anchor**, once more: if it is the first to come, nothing is missing.
 
-use std::{future::Future, io, time::Duration};
+use std::time::Duration;
 
 use lapin::{
     BasicProperties, Channel, ErrorKind,
-    message::Delivery,
     options::QueueDeclareOptions,
-    protocol::{AMQPErrorKind, AMQPSoftError as Soft},
+    protocol::{AMQPError, AMQPErrorKind, AMQPSoftError as Soft},
     types::{AMQPValue, FieldTable, ShortString},
 };
 use socketioxide_adapter_amqp::{Amqp, Connection, Reader, Source};
@@ -38,22 +37,17 @@ pub struct Stream {
     pub segment_bytes: u64,
 }
 
-impl Default for Stream {
-    fn default() -> Self {
-        Self {
-            max_bytes: 1 << 30,
-            max_age: Duration::from_secs(3600),
-            segment_bytes: 16 << 20,
-        }
-    }
-}
-
 impl Source for Stream {
     const NAME: &'static str = "rabbitmq-streams";
+    const DEFAULT: Self = Self {
+        max_bytes: 1 << 30,
+        max_age: Duration::from_secs(3600),
+        segment_bytes: 16 << 20,
+    };
     const TOTAL_ORDER: bool = true;
 
     fn take_from(url: &mut BackendUrl) -> Result<Self> {
-        let mut stream = Self::default();
+        let mut stream = Self::DEFAULT;
         for (option, bytes) in [
             ("max_bytes", &mut stream.max_bytes),
             ("segment_bytes", &mut stream.segment_bytes),
@@ -84,8 +78,7 @@ impl Source for Stream {
         let mut end = attach(connection, &name, last).await?;
         // After the attachment, or it could be in a part of the stream before that.
         let fence = end.fence(node).await?;
-        let is_fence = |it: &Delivery| node.fence_number(it) == Some(fence);
-        let last = end.find(is_fence).await?;
+        let last = end.find(|it| node.fence_of(it) == Some(fence)).await?;
         let anchor = node.anchor();
         let end_offset = offset(&last.properties);
         let Some(anchor) = anchor.filter(|it| offset(it) < end_offset) else {
@@ -128,7 +121,7 @@ impl Stream {
         };
         let not_found = |error: &lapin::Error| is(error, Soft::NOTFOUND);
         patiently(not_found, || async move {
-            let channel = connection.open_channel().await?;
+            let channel = connection.lapin.create_channel().await?;
             let declared = channel.queue_declare(name.clone(), durable, self.arguments());
             declared.await.map(|_| channel)
         })
@@ -180,12 +173,15 @@ async fn attach(
     let has_no_copy =
         |error: &lapin::Error| is(error, Soft::PRECONDITIONFAILED) || is(error, Soft::NOTFOUND);
     let attached = patiently(has_no_copy, || async move {
-        let channel = connection.open_channel().await?;
+        let channel = connection.lapin.create_channel().await?;
         Reader::attach(channel, stream.clone(), false, arguments.clone()).await
     });
     attached.await.map_err(|error| match has_no_copy(&error) {
-        // Elsewhere the codes mean something that is not to be tried again.
-        true => io::Error::from(io::ErrorKind::NotFound).into(),
+        // Elsewhere the other code means something that is not to be tried again.
+        true => {
+            let gone = AMQPError::new(AMQPErrorKind::Soft(Soft::NOTFOUND), "".into());
+            ErrorKind::ProtocolError(gone).into()
+        }
         false => error,
     })
 }

@@ -5,13 +5,13 @@ mod lab;
 
 use std::process::ExitCode;
 
-use socketioxide_adapter_rabbitmq_streams::Stream;
+use socketioxide_adapter_rabbitmq_streams::{Source as _, Stream};
 use socketioxide_broker_lab::RabbitMq;
 
 fn main() -> ExitCode {
     let server = || RabbitMq::builder().streams().start();
     // What a message is published with is stored too. Only whole segments are deleted.
-    lab::main(server, Stream::default(), |stream, retained| {
+    lab::main(server, Stream::DEFAULT, |stream, retained| {
         (stream.max_bytes, stream.segment_bytes) = (800 * retained, 200 * retained);
     })
 }
