@@ -1,249 +1,168 @@
-//! One connection to a broker: socket, TLS, handshake, how to know that it is alive, and how to end it for sure.
+//! One connection to a broker: socket, TLS, login, how to know that it is alive, and how to end it for sure.
 
 use std::{
-    io,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
+    future::{Future, ready},
+    io::{self, Read, Write},
+    net::SocketAddr,
+    os::fd::{AsFd, AsRawFd},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
-use async_rs::Runtime;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
+use async_rs::{
+    Runtime, Tokio,
+    traits::{Executor, Reactor, RuntimeKit},
+    util::Task,
+};
+use futures_util::{AsyncRead, AsyncWrite, Stream};
 use lapin::{
-    AsyncTcpStream, Channel, ConnectionProperties, Event,
-    options::QueueDeleteOptions,
-    types::ShortString,
-    uri::{AMQPAuthority, AMQPQueryString, AMQPUri, AMQPUserInfo},
+    AsyncTcpStream, Channel, ConnectionProperties,
+    uri::{AMQPUri, AMQPUserInfo},
 };
 use socketioxide_adapter_core::{
     Result,
-    socket::{self, Address, Stream, Tls},
+    socket::{self, Address, Received, Wire},
+    transport::Step,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    runtime::Handle,
-    time::timeout,
-};
+use tokio::time::timeout;
 use tokio_util::{
     compat::{Compat, TokioAsyncReadCompatExt as _},
-    sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned},
+    sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
 
-use crate::{
-    config::{AmqpConfig, OPERATION},
-    error::{self, Step},
-    runtime::Kit,
-};
+use crate::{Amqp, Config, Source, error, transport::lock};
 
 /// How long a goodbye to the broker may take.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// The servers to connect to, with everything read and checked that does not change from one attempt to the next.
-#[derive(Debug)]
-pub(crate) struct Servers {
-    servers: Vec<Address>,
-    pub(crate) tls: Option<Tls>,
-    /// Which one is next.
-    turn: AtomicUsize,
-}
-
-impl Servers {
-    pub(crate) fn new(config: &AmqpConfig) -> Result<Self> {
-        let tls = config.tls.as_ref().map(|ca| Tls::new(ca, OPERATION));
-        Ok(Self {
-            servers: config.servers.clone(),
-            tls: tls.transpose()?,
-            turn: AtomicUsize::new(0),
-        })
-    }
-
-    /// The server whose turn it is; the next call names the next one.
-    pub(crate) fn next(&self) -> &Address {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        &self.servers[turn % self.servers.len()]
-    }
-}
-
 /// An open connection. Dropping it says goodbye in the background, for half a second at most, and cuts it off.
-pub(crate) struct Connection {
+#[derive(Debug)]
+pub struct Connection {
+    /// Its first channel.
     pub(crate) channel: Channel,
-    /// Bytes received so far.
-    pub(crate) received: Arc<AtomicUsize>,
-    /// A queue to delete at the end, if this token says by then that the end is for good.
-    pub(crate) delete: Option<(ShortString, CancellationToken)>,
-    lapin: Option<(lapin::Connection, DropGuard)>,
-    tasks: TaskTracker,
-    runtime: Handle,
+    pub(crate) received: Received,
+    /// For more channels, and for what happens to the connection.
+    pub lapin: Arc<lapin::Connection>,
+    _end: DropGuard,
 }
 
 impl Connection {
     /// Connects and logs in. Has no deadline of its own: the reconnect loop has.
-    pub(crate) async fn open(
-        config: &AmqpConfig,
-        address: &Address,
-        tls: Option<&Tls>,
+    pub(crate) async fn open<S: Source>(
+        node: &Amqp<S>,
+        server: &Address,
         purpose: &str,
         tasks: &TaskTracker,
     ) -> Result<Self> {
-        let stream = socket::connect(&address.host, address.port, tls)
-            .await
-            .map_err(|error| error::from_io(address, &error))?;
-        let received = Arc::new(AtomicUsize::new(0));
-        let cut = CancellationToken::new();
-        let wire = Wire {
-            stream,
-            received: received.clone(),
-            cut: Box::pin(cut.clone().cancelled_owned()),
-            is_cut: cut.clone(),
-        };
-        let cut = cut.drop_guard();
+        let wire = socket::connect(server, node.tls.as_ref()).await;
+        let mut wire = wire.map_err(|error| {
+            let (kind, what) = socket::explain(&error, "RabbitMQ", "a plain amqp:// port");
+            Step::Connect.error(S::NAME, kind, format!("{server}: {what}"))
+        })?;
+        let (received, cut) = (wire.received(), wire.cut_on_drop());
         let wire = Mutex::new(Some(wire.compat()));
         // Called once: lapin's own reconnecting is off.
-        let connect = async move |_, _| {
-            let wire = wire.lock().unwrap_or_else(PoisonError::into_inner).take();
-            wire.map(AsyncTcpStream::Plain)
-                .ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted).into())
+        let connect = async move |_, _| match lock(&wire).take() {
+            Some(wire) => Ok(AsyncTcpStream::Plain(wire)),
+            None => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
         };
-        let name = format!("{} {purpose}", config.prefix);
+        let name = format!("{} {purpose}", node.config.endpoint.prefix);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let runtime = Runtime::new(Kit::new(tasks.clone()));
-        let lapin =
-            lapin::Connection::connector(uri(config, address), runtime, connect, properties);
-        let failed = |error| error::from_lapin(Step::Connect, address, &error);
-        let lapin = lapin.await.map_err(failed)?;
+        let runtime = Runtime::new(Kit(Tokio::current(), tasks.clone()));
+        let lapin = lapin::Connection::connector(uri(&node.config), runtime, connect, properties);
+        let failed = error::explain(S::NAME, Step::Connect, server);
+        let lapin = Arc::new(lapin.await.map_err(&failed)?);
         let channel = lapin.create_channel().await.map_err(failed)?;
-        Ok(Self {
-            channel,
+        let end = CancellationToken::new();
+        let connection = Self {
+            channel: channel.clone(),
             received,
-            delete: None,
-            lapin: Some((lapin, cut)),
-            tasks: tasks.clone(),
-            runtime: Handle::current(),
-        })
-    }
-
-    /// One more channel.
-    pub(crate) async fn channel(&self) -> lapin::Result<Channel> {
-        match &self.lapin {
-            Some((lapin, _)) => lapin.create_channel().await,
-            None => Err(io::Error::from(io::ErrorKind::NotConnected).into()),
-        }
-    }
-
-    /// What happens to the connection from now on.
-    pub(crate) fn events(&self) -> BoxStream<'static, Event> {
-        match &self.lapin {
-            Some((lapin, _)) => lapin.events_listener().boxed(),
-            None => stream::empty().boxed(),
-        }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        let Some((lapin, cut)) = self.lapin.take() else {
-            return;
+            lapin: lapin.clone(),
+            _end: end.clone().drop_guard(),
         };
-        let (channel, delete) = (self.channel.clone(), self.delete.take());
+        let (for_good, queue) = (node.shutdown.clone(), node.own_name.as_str().into());
         let goodbye = async move {
-            if let Some((queue, for_good)) = delete
-                && for_good.is_cancelled()
-            {
-                let options = QueueDeleteOptions::default();
-                let _ = channel.queue_delete(queue, options).await;
+            // There is none if the node does not read from one that outlasts connections.
+            if for_good.is_cancelled() {
+                let _ = channel.queue_delete(queue, Default::default()).await;
             }
             let _ = lapin.close(200, "OK".into()).await;
         };
-        let goodbye = async move {
+        tasks.spawn(async move {
+            end.cancelled().await;
             let _ = timeout(GOODBYE, goodbye).await;
             drop(cut);
-        };
-        self.tasks.spawn_on(goodbye, &self.runtime);
+        });
+        Ok(connection)
     }
 }
 
-fn uri(config: &AmqpConfig, address: &Address) -> AMQPUri {
-    let heartbeat = config.heartbeat.as_secs();
-    AMQPUri {
-        // TLS is ours, so that lapin sees an ordinary stream.
-        scheme: lapin::uri::AMQPScheme::AMQP,
-        authority: AMQPAuthority {
-            userinfo: AMQPUserInfo {
-                username: config.username.clone(),
-                password: config.password.clone(),
-            },
-            host: address.host.clone(),
-            port: address.port,
-        },
-        vhost: config.vhost.clone(),
-        query: AMQPQueryString {
-            heartbeat: Some(heartbeat.try_into().unwrap_or(u16::MAX)),
-            ..AMQPQueryString::default()
-        },
+/// What lapin has to know: it connects and encrypts nothing itself.
+fn uri<S>(config: &Config<S>) -> AMQPUri {
+    let login = |given: &Option<String>| given.as_deref().unwrap_or("guest").to_owned();
+    let mut uri = AMQPUri::default();
+    uri.authority.userinfo = AMQPUserInfo {
+        username: login(&config.endpoint.username),
+        password: login(&config.endpoint.password),
+    };
+    uri.vhost.clone_from(&config.vhost);
+    uri.query.heartbeat = config.heartbeat.as_secs().try_into().ok();
+    uri
+}
+
+/// The runtime that lapin gets: tokio, with our stream in place of a socket, and with every task of lapin tracked.
+#[derive(Debug, Clone)]
+struct Kit(Tokio, TaskTracker);
+
+impl RuntimeKit for Kit {}
+
+impl Executor for Kit {
+    type Task<T: Send + 'static> = <Tokio as Executor>::Task<T>;
+
+    fn block_on<T, F: Future<Output = T>>(&self, future: F) -> T {
+        self.0.block_on(future)
+    }
+
+    fn spawn<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        future: F,
+    ) -> Task<Self::Task<T>> {
+        self.0.spawn(self.1.track_future(future))
+    }
+
+    fn spawn_blocking<T: Send + 'static, F: FnOnce() -> T + Send + 'static>(
+        &self,
+        call: F,
+    ) -> Task<Self::Task<T>> {
+        self.0.spawn_blocking(call)
     }
 }
 
-/// The stream that lapin's thread reads and writes: counts what is received, and fails at once when it is cut, whatever
-/// the broker does.
-pub(crate) struct Wire {
-    stream: Box<dyn Stream>,
-    received: Arc<AtomicUsize>,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    is_cut: CancellationToken,
-}
+impl Reactor for Kit {
+    type TcpStream = Compat<Wire>;
+    type Sleep = <Tokio as Reactor>::Sleep;
 
-/// The stream as lapin takes it.
-pub(crate) type LapinStream = Compat<Wire>;
-
-impl Wire {
-    fn check(&self) -> io::Result<()> {
-        if self.is_cut.is_cancelled() {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        Ok(())
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        // Also wakes the reader when the stream is cut later.
-        if self.cut.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(self.check());
-        }
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let bytes = buf.filled().len() - before;
-        self.received.fetch_add(bytes, Ordering::Relaxed);
-        read
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.check()?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+    fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
+        &self,
+        socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        self.0.register(socket)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check()?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn sleep(&self, duration: Duration) -> Self::Sleep {
+        self.0.sleep(duration)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check()?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn interval(&self, duration: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.0.interval(duration)
+    }
+
+    /// Connections are made before lapin gets them.
+    fn tcp_connect_addr(
+        &self,
+        _address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        ready(Err(io::ErrorKind::Unsupported.into()))
     }
 }

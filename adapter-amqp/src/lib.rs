@@ -1,30 +1,28 @@
-//! AMQP 0-9-1 and RabbitMQ streams as transports of [`socketioxide-adapter`](https://docs.rs/socketioxide-adapter).
+//! AMQP 0-9-1 queues as a transport of [`socketioxide-adapter`](https://docs.rs/socketioxide-adapter).
 //!
-//! Needs RabbitMQ 3.9 or newer for streams; queues work with older ones too. All nodes publish to one topic exchange,
-//! `<prefix>.topics`, and the broker confirms each message. Where a node reads from is its own choice:
+//! All nodes publish to one topic exchange, `<prefix>.topics`, and the broker confirms each message. Where a node reads from
+//! is its own choice, its [`Source`]:
 //!
 //! | URL | source | what a node missed while it was cut off |
 //! |---|---|---|
 //! | `amqp://` | an exclusive queue of its own | is lost; the core reports exactly how much |
 //! | `amqp://…?queue=durable` | a queue of its own that the broker keeps for a while | comes back, within the limits of the queue |
-//! | `amqp+streams://` | the stream `<prefix>.stream`, which all nodes share | comes back, within the retention of the stream |
+//! | `amqp+streams://`, of [`socketioxide-adapter-rabbitmq-streams`](https://docs.rs/socketioxide-adapter-rabbitmq-streams) | the stream `<prefix>.stream`, which all nodes share | comes back, within the retention of the stream |
 //!
 //! ```no_run
 //! # async fn example() -> socketioxide_adapter_core::Result<()> {
 //! use socketioxide_adapter_core::{backend::Registry, transport::Topic};
 //!
-//! let registry = Registry::new()
-//!     .with(socketioxide_adapter_amqp::BACKEND)
-//!     .with(socketioxide_adapter_amqp::STREAMS_BACKEND);
+//! let registry = Registry::new().with(socketioxide_adapter_amqp::BACKEND);
 //! let transport = registry.connect("amqp://user:password@127.0.0.1:5672?prefix=chat").await?;
 //! transport.publish(&Topic::Cluster, "hello".into()).await?;
 //! # Ok(()) }
 //! ```
 //!
 //! # URLs
-//! `amqp://[user:password@]host[:5672][/virtual host]`, `amqp+streams://…`, and with TLS (cargo feature `tls`)
-//! `amqps://…[:5671]` and `amqps+streams://…`. Without a virtual host it is `/`. The servers of a RabbitMQ cluster stand
-//! side by side with commas, `amqp://a,b,c:5673/chat`, and are tried in turn.
+//! `amqp://[user:password@]host[:5672][/virtual host]` and, with TLS (cargo feature `tls`), `amqps://…[:5671]`. Without a
+//! virtual host it is `/`. The servers of a RabbitMQ cluster stand side by side with commas, `amqp://a,b,c:5673/chat`, and
+//! are tried in turn.
 //!
 //! | option | default | meaning |
 //! |---|---|---|
@@ -33,41 +31,32 @@
 //! | `timeout` | `2s` | how long a publish or subscribe may take |
 //! | `heartbeat` | `5s` | after twice this time of silence the broker gives a node up |
 //! | `ca` | the system's | PEM file of the certificate authorities to trust (`amqps`) |
-//! | `queue` | `exclusive` | or `durable` (not for streams) |
-//! | `max_bytes` | 64 MiB, for streams 1 GiB | what the broker keeps of a queue or stream |
+//! | `queue` | `exclusive` | or `durable` |
+//! | `max_bytes` | 64 MiB | what the broker keeps of a queue |
 //! | `expires` | `60s` | how long the broker keeps a durable queue that nobody reads |
-//! | `max_age` | `3600s` | how long the broker keeps what is in a stream |
-//! | `segment_bytes` | 16 MiB | size of the files of a stream; only whole ones are deleted |
 //!
-//! [`AmqpConfig`] has the same and the rest: buffers, payload limit, reconnect back-off. `docs/backends/amqp.md` and
-//! `docs/backends/rabbitmq-streams.md` in the repository say what happens when, how to size the broker, and how to
-//! configure it.
+//! [`AmqpConfig`] has the same and the rest: buffers, payload limit, reconnect back-off. `docs/backends/amqp.md` in the
+//! repository says what happens when, how to size the broker, and how to configure it.
 
 mod config;
 mod connection;
 mod error;
-mod keys;
-mod publisher;
 mod queue;
-mod runtime;
 mod session;
-mod stream;
-mod topics;
+mod source;
 mod transport;
 
-use std::sync::Arc;
-
-use socketioxide_adapter_core::{
-    backend::{Backend, BackendUrl, Connecting},
-    transport::Transport,
-};
+use socketioxide_adapter_core::backend::{Backend, connecting};
 
 pub use self::{
-    config::{AmqpConfig, Source},
-    transport::AmqpTransport,
+    config::{AmqpConfig, Config},
+    connection::Connection,
+    queue::Queue,
+    source::{Reader, Source},
+    transport::{Amqp, AmqpTransport},
 };
 pub use socketioxide_adapter_core::{
-    backend::RootCa,
+    backend::{Endpoint, RootCa},
     socket::Address,
     transport::{Backoff, BufferLimits, Limits},
 };
@@ -76,20 +65,5 @@ pub use socketioxide_adapter_core::{
 pub const BACKEND: Backend = Backend {
     name: "amqp",
     schemes: &["amqp", "amqps"],
-    connect,
+    connect: |url| connecting(async { AmqpConfig::from_url(url)?.connect().await }),
 };
-
-/// RabbitMQ streams for a [`Registry`](socketioxide_adapter_core::backend::Registry).
-pub const STREAMS_BACKEND: Backend = Backend {
-    name: "rabbitmq-streams",
-    schemes: &["amqp+streams", "amqps+streams"],
-    connect,
-};
-
-fn connect(url: BackendUrl) -> Connecting {
-    Box::pin(async move {
-        let config = AmqpConfig::from_url(url)?;
-        let transport: Arc<dyn Transport> = Arc::new(AmqpTransport::connect(config).await?);
-        Ok(transport)
-    })
-}

@@ -4,8 +4,12 @@ mod lab;
 
 use std::process::ExitCode;
 
-use socketioxide_adapter_amqp::Source;
+use socketioxide_adapter_amqp::Queue;
+use socketioxide_broker_lab::RabbitMq;
 
 fn main() -> ExitCode {
-    lab::main(Source::EXCLUSIVE)
+    // A small payload has 36 bytes.
+    lab::main(RabbitMq::start, Queue::EXCLUSIVE, |queue, retained| {
+        queue.max_bytes = 60 * retained;
+    })
 }

@@ -6,7 +6,7 @@ mod common;
 use std::net::TcpListener;
 
 use common::*;
-use socketioxide_adapter_amqp::{AmqpConfig, AmqpTransport};
+use socketioxide_adapter_amqp::AmqpConfig;
 use socketioxide_adapter_core::{
     ErrorKind,
     backend::BackendUrl,
@@ -27,11 +27,6 @@ fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
-async fn echoes(transport: &AmqpTransport) {
-    let mut subscription = transport.subscribe(&Topic::Cluster).await.unwrap();
-    delivers(transport, &Topic::Cluster, &mut subscription, "hello").await;
-}
-
 /// One server for all: a start takes seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_come_in_and_what_the_others_are_told() {
@@ -40,7 +35,6 @@ async fn who_may_come_in_and_what_the_others_are_told() {
     a_wrong_password_or_virtual_host_is_told_at_once(&server, &url).await;
     a_virtual_host_is_a_cluster_of_its_own(&server, &url).await;
     permissions_for_the_prefix_are_enough(&server).await;
-    a_stream_with_other_settings_is_refused(&url).await;
     one_of_several_servers_is_enough(&server).await;
 }
 
@@ -77,25 +71,15 @@ async fn permissions_for_the_prefix_are_enough(server: &RabbitMq) {
     let permissions = ["set_permissions", "app", mine, mine, mine];
     server.ctl(&permissions).unwrap();
     let url = server.url_as("app", SECRET);
-    let streams = url.replace("amqp:", "amqp+streams:");
     for url in [
         format!("{url}?prefix=app"),
         format!("{url}?prefix=app&queue=durable"),
-        format!("{streams}?prefix=app"),
     ] {
         echoes(&try_connect(&url).await.unwrap()).await;
     }
     let (kind, text) = refused(&format!("{url}?prefix=other")).await;
     assert_eq!(kind, ErrorKind::Unauthorized, "{text}");
     assert!(text.contains("<prefix>"), "{text}");
-}
-
-async fn a_stream_with_other_settings_is_refused(url: &str) {
-    let url = url.replace("amqp:", "amqp+streams:");
-    let _first = try_connect(&format!("{url}?prefix=set")).await.unwrap();
-    let (kind, text) = refused(&format!("{url}?prefix=set&max_age=60s")).await;
-    assert_eq!(kind, ErrorKind::Config, "{text}");
-    assert!(text.contains("other settings"), "{text}");
 }
 
 async fn one_of_several_servers_is_enough(server: &RabbitMq) {
@@ -144,15 +128,13 @@ async fn what_cannot_work_is_told_at_once() {
         ("amqp://h?max_bytes=s3cr3t", "a number of bytes"),
         ("amqp://h?expires=5s", "\"expires\""),
         ("amqp://h?queue=durable&expires=10ms", "at least 1 second"),
-        ("amqp+streams://h?queue=durable", "\"queue\""),
-        ("amqp+streams://h?max_age=0s", "at least 1 second"),
         ("amqp://h?heartbeat=0s", "heartbeat must be"),
         ("amqp://h?timeout=0s", "more than 0"),
     ];
     for (url, says) in cases {
         let error = match AmqpConfig::from_url(BackendUrl::parse(url).unwrap()) {
             Err(error) => error,
-            Ok(config) => AmqpTransport::connect(config).await.unwrap_err(),
+            Ok(config) => config.connect().await.unwrap_err(),
         };
         assert_eq!(error.kind(), ErrorKind::Config, "{url}: {error}");
         assert!(error.to_string().contains(says), "{url}: {error}");

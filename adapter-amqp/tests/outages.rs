@@ -9,31 +9,22 @@ use std::{
 };
 
 use common::*;
-use lapin::{
-    BasicProperties, Connection, ConnectionProperties,
-    options::BasicPublishOptions,
-    types::{AMQPValue, FieldTable},
-};
+use socketioxide_adapter_amqp::Queue;
 use socketioxide_adapter_conformance::proxy::Proxy;
 use socketioxide_adapter_core::{
     ErrorKind,
-    transport::{Continuity, Event, LinkState, LossCause, Topic, Transport},
+    transport::{Continuity, Event, LinkState, Transport},
 };
 use socketioxide_broker_lab::RabbitMq;
-
-const RESET: Event = Event::Resumed(Continuity::Lost {
-    count: None,
-    cause: LossCause::Reset,
-});
 
 /// One server for all: a start takes seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_broker_takes_away_is_told_and_delivery_goes_on() {
-    let server = RabbitMq::builder().streams().start().unwrap();
+    let server = RabbitMq::start().unwrap();
     a_memory_alarm_ends_publishes_and_keeps_the_session(&server).await;
     a_durable_queue_that_has_expired_is_made_anew(&server).await;
-    what_is_deleted_under_a_node_is_made_anew(&server).await;
-    what_is_none_of_ours_in_a_stream_is_skipped_once(&server).await;
+    let url = format!("{}?prefix=deleted&queue=durable", server.url());
+    what_is_deleted_under_a_node_is_made_anew::<Queue>(&server, &url, "deleted.node").await;
 }
 
 async fn a_memory_alarm_ends_publishes_and_keeps_the_session(server: &RabbitMq) {
@@ -104,70 +95,4 @@ async fn a_durable_queue_that_has_expired_is_made_anew(server: &RabbitMq) {
     up(&away, 2).await;
     assert_eq!(next(&mut subscription).await, RESET);
     delivers(&here, &topic, &mut subscription, "after").await;
-}
-
-async fn what_is_deleted_under_a_node_is_made_anew(server: &RabbitMq) {
-    let topic = namespace("/deleted");
-    for (scheme, options, queue) in [
-        (
-            "amqp",
-            "prefix=deleted.durable&queue=durable",
-            "deleted.durable.node",
-        ),
-        ("amqp+streams", "prefix=deleted", "deleted.stream"),
-    ] {
-        let url = server.url().replace("amqp:", &format!("{scheme}:"));
-        let node = try_connect(&format!("{url}?{options}")).await.unwrap();
-        let mut subscription = node.subscribe(&topic).await.unwrap();
-        delivers(&node, &topic, &mut subscription, "before").await;
-        let queues = server.ctl(&["list_queues", "name"]).unwrap();
-        let name = queues.lines().find(|name| name.starts_with(queue)).unwrap();
-        server.ctl(&["delete_queue", name]).unwrap();
-        up(&node, 2).await;
-        assert_eq!(next(&mut subscription).await, RESET, "{scheme}");
-        delivers(&node, &topic, &mut subscription, "after").await;
-    }
-}
-
-async fn what_is_none_of_ours_in_a_stream_is_skipped_once(server: &RabbitMq) {
-    let topic = namespace("/poison");
-    let url = server.url().replace("amqp:", "amqp+streams:");
-    let node = try_connect(&format!("{url}?prefix=poison")).await.unwrap();
-    let mut subscription = node.subscribe(&topic).await.unwrap();
-    let url = server.url();
-    let stranger = Connection::connect(&url, ConnectionProperties::default());
-    let stranger = stranger.await.unwrap();
-    let channel = stranger.create_channel().await.unwrap();
-    let mut number = FieldTable::default();
-    number.insert("topic".into(), AMQPValue::LongInt(7));
-    let plain = BasicProperties::default();
-    for (key, properties) in [
-        ("", plain.clone()),
-        ("no.topic.of.ours", plain.clone()),
-        ("ns", plain.clone().with_headers(number)),
-        ("fence.of-nobody", plain),
-    ] {
-        let options = BasicPublishOptions::default();
-        let publish = channel.basic_publish(
-            "poison.topics".into(),
-            key.into(),
-            options,
-            b"?",
-            properties,
-        );
-        publish.await.unwrap();
-    }
-    stranger.close(200, "done".into()).await.unwrap();
-    delivers(&node, &topic, &mut subscription, "first").await;
-    assert_eq!(node.link().status().epoch, 1, "nobody was thrown out");
-    server.close_connections().unwrap();
-    up(&node, 2).await;
-    let resumed = next(&mut subscription).await;
-    assert!(
-        matches!(resumed, Event::Resumed(Continuity::Unbroken { .. })),
-        "{resumed:?}"
-    );
-    delivers(&node, &topic, &mut subscription, "second").await;
-    assert_eq!(node.link().status().epoch, 2);
-    node.subscribe(&Topic::Cluster).await.unwrap();
 }

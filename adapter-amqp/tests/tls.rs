@@ -21,7 +21,7 @@ async fn without_the_feature_the_error_names_it() {
 mod enabled {
     use std::{fs, net::TcpListener};
 
-    use socketioxide_adapter_amqp::{Address, AmqpConfig, AmqpTransport, RootCa};
+    use socketioxide_adapter_amqp::{Address, AmqpConfig, Endpoint, RootCa};
     use socketioxide_adapter_core::transport::{Event, Topic, Transport};
     use socketioxide_broker_lab::RabbitMq;
 
@@ -43,10 +43,10 @@ mod enabled {
 
         let by_file = try_connect(&format!("{}?ca={}", server.url(), ca.display())).await;
         let by_file = by_file.unwrap();
-        let by_pem = AmqpConfig::new(Address::new("localhost", server.port()))
+        let by_pem = Endpoint::new(Address::new("localhost", server.port()))
             .with_credentials("u", "p")
             .with_tls(RootCa::Pem(fs::read(&ca).unwrap()));
-        let by_pem = AmqpTransport::connect(by_pem).await.unwrap();
+        let by_pem = AmqpConfig::new(by_pem).connect().await.unwrap();
         let mut subscription = by_pem.subscribe(&Topic::Cluster).await.unwrap();
         let payload = vec![7; 3 << 20];
         let publish = by_file.publish(&Topic::Cluster, payload.clone().into());

@@ -1,6 +1,6 @@
 //! What every network backend is told: where the servers are, how to log in, the prefix, deadlines and buffers.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::{
     backend::{BackendUrl, RootCa},
@@ -115,6 +115,15 @@ impl Endpoint {
         servers.join(",")
     }
 
+    /// The server whose turn it is, and its share of the [`connect_timeout`](Limits::connect_timeout): the next one may
+    /// answer.
+    pub fn turn(&self, turn: usize) -> (&Address, Duration) {
+        let count = self.servers.len().max(1);
+        let share = u32::try_from(count).unwrap_or(u32::MAX);
+        let limit = self.limits.connect_timeout / share;
+        (&self.servers[turn % count], limit)
+    }
+
     /// What a connection needs to speak TLS, if it is wanted. Blocks while it reads files.
     ///
     /// # Errors
@@ -172,6 +181,8 @@ mod tests {
         let endpoint = Endpoint::take_from(&mut url, 9, true).unwrap();
         url.finish().unwrap();
         assert_eq!(endpoint.at(), "a:9,b:7");
+        let share = endpoint.limits.connect_timeout / 2;
+        assert_eq!(endpoint.turn(3), (&Address::new("b", 7), share));
         assert_eq!(endpoint.username.as_deref(), Some("u"));
         assert_eq!(endpoint.tls, Some(RootCa::File("/ca.pem".into())));
         assert_eq!(endpoint.limits.timeout.as_secs(), 1);

@@ -1,4 +1,4 @@
-//! A RabbitMQ for the conformance suite.
+//! A RabbitMQ for the conformance suite, also for that of RabbitMQ streams.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -11,53 +11,44 @@ use std::{
 };
 
 use async_trait::async_trait;
-use socketioxide_adapter_amqp::{Address, AmqpConfig, AmqpTransport, Limits, Source};
+use socketioxide_adapter_amqp::{Address, Config, Endpoint, Limits, Source};
 use socketioxide_adapter_conformance::{Ability, Faults, Lab, LabResult};
 use socketioxide_adapter_core::transport::Transport;
 use socketioxide_broker_lab::RabbitMq;
 use tokio::task::block_in_place;
 
-/// Runs the suite for nodes that read from `source`.
-pub(crate) fn main(source: Source) -> ExitCode {
+/// Runs the suite for nodes that read from `source`, which `retain` makes so small that it holds about so many small
+/// payloads.
+pub(crate) fn main<S: Source>(
+    server: fn() -> socketioxide_broker_lab::Result<RabbitMq>,
+    source: S,
+    retain: fn(&mut S, u64),
+) -> ExitCode {
     let lab = async || {
-        let server = match source {
-            Source::Stream { .. } => RabbitMq::builder().streams().start()?,
-            _ => RabbitMq::start()?,
-        };
         Ok(RabbitLab {
-            server,
+            server: server()?,
             source,
+            retain,
             retained: AtomicU64::new(0),
         })
     };
     socketioxide_adapter_conformance::main(lab)
 }
 
-struct RabbitLab {
+struct RabbitLab<S> {
     server: RabbitMq,
-    source: Source,
+    source: S,
+    retain: fn(&mut S, u64),
     /// How many small payloads the queues and streams of the next clusters hold at least; 0 for the defaults.
     retained: AtomicU64,
 }
 
-impl RabbitLab {
-    fn source(&self) -> Source {
+impl<S: Source> RabbitLab<S> {
+    fn source(&self) -> S {
         let retained = self.retained.load(Ordering::Relaxed);
         let mut source = self.source.clone();
         if retained > 0 {
-            match &mut source {
-                // A small payload has 36 bytes.
-                Source::Exclusive { max_bytes } | Source::Durable { max_bytes, .. } => {
-                    *max_bytes = 60 * retained;
-                }
-                // In a stream, what it is published with is stored too. Only whole segments are deleted.
-                Source::Stream {
-                    max_bytes,
-                    segment_bytes,
-                    ..
-                } => (*max_bytes, *segment_bytes) = (800 * retained, 200 * retained),
-                _ => {}
-            }
+            (self.retain)(&mut source, retained);
         }
         source
     }
@@ -68,7 +59,7 @@ impl RabbitLab {
 }
 
 #[async_trait]
-impl Lab for RabbitLab {
+impl<S: Source> Lab for RabbitLab<S> {
     async fn connect(&self, prefix: &str) -> LabResult<Arc<dyn Transport>> {
         self.connect_via(prefix, self.address()).await
     }
@@ -92,18 +83,18 @@ impl Lab for RabbitLab {
         endpoint: SocketAddr,
     ) -> LabResult<Arc<dyn Transport>> {
         let address = Address::new(endpoint.ip().to_string(), endpoint.port());
-        let config = AmqpConfig::new(address)
+        let endpoint = Endpoint::new(address)
             .with_prefix(prefix)
-            .with_source(self.source())
             // Below the deadline of calls that the suite knows. Each binding of a durable queue is a transaction on the
             // broker's disk, and a case asks for hundreds at once.
             .with_limits(Limits::default().with_timeout(Duration::from_secs(5)));
-        Ok(Arc::new(AmqpTransport::connect(config).await?))
+        let config = Config::new(endpoint).with_source(self.source());
+        Ok(Arc::new(config.connect().await?))
     }
 }
 
 #[async_trait]
-impl Faults for RabbitLab {
+impl<S: Source> Faults for RabbitLab<S> {
     fn abilities(&self) -> &[Ability] {
         &[
             Ability::Restart,

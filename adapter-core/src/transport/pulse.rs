@@ -38,8 +38,40 @@ pub async fn silence(limit: u32, mut received: impl FnMut() -> Option<u64>) {
     }
 }
 
+/// Asks for a sign of life at each [tick](ticks). Returns the first error of asking, or `None` after a [`silence`] of
+/// [`SILENT_TICKS`]. An excused tick is not asked at.
+///
+/// # Cancel safety
+/// Cancel safe if asking is; begins anew when called again.
+pub async fn beat<E, F: Future<Output = Result<(), E>>>(
+    received: impl Fn() -> Option<u64>,
+    ask: impl Fn() -> F,
+) -> Option<E> {
+    let asks = async {
+        let mut ticks = ticks();
+        loop {
+            ticks.tick().await;
+            // No deadline: everything that is received before the answer counts as a sign of life.
+            if received().is_some()
+                && let Err(error) = ask().await
+            {
+                return error;
+            }
+        }
+    };
+    tokio::select! {
+        error = asks => Some(error),
+        () = silence(SILENT_TICKS, &received) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{
+        future::ready,
+        sync::atomic::{AtomicU64, Ordering},
+    };
+
     use super::*;
 
     /// After how many ticks it ends, if there is a sign of life at each of these, or an excuse.
@@ -62,5 +94,23 @@ mod tests {
         assert_eq!(ends_after(&[none, none, none, sign]).await, 8);
         assert_eq!(ends_after(&[none, none, none, excuse, excuse]).await, 9);
         assert_eq!(ends_after(&[sign, sign, none, sign]).await, 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_beat_ends_by_an_error_or_by_silence_and_asks_nobody_who_is_excused() {
+        let asked = AtomicU64::new(0);
+        let ask = || {
+            ready(
+                (asked.fetch_add(1, Ordering::Relaxed) < 20)
+                    .then_some(())
+                    .ok_or("gone"),
+            )
+        };
+        let received = || Some(asked.load(Ordering::Relaxed));
+        assert_eq!(beat(received, ask).await, Some("gone"));
+        let silent = || Some(0);
+        assert_eq!(beat(silent, || ready(Ok::<(), ()>(()))).await, None);
+        let excused = beat(|| None, || ready(Err(())));
+        assert!(tokio::time::timeout(TICK * 100, excused).await.is_err());
     }
 }

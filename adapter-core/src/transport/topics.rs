@@ -52,6 +52,8 @@ struct State {
     session: u64,
     closed: bool,
     topics: HashMap<Name, Entry>,
+    /// What is confirmed once the fence of this number came back.
+    fences: Vec<(u64, Vec<Name>)>,
 }
 
 #[derive(Debug, Default)]
@@ -143,13 +145,15 @@ impl Topics {
         self.lock().session
     }
 
-    /// Ends the present session: who waits for a confirmation waits in vain. `kept`: the broker keeps our subscriptions, and
-    /// what arrives in the next session belongs to them; otherwise it has nothing any more.
+    /// Ends the present session: who waits for a confirmation waits in vain. `kept`: the broker goes on with the topics that
+    /// it keeps, and what arrives of them in the next session belongs to the same subscription; otherwise, and of all other
+    /// topics, it has nothing any more.
     pub fn end(&self, kept: bool) {
         let mut state = self.lock();
         state.session += 1;
+        state.fences.clear();
         for entry in state.topics.values_mut() {
-            if !kept || entry.standing != Standing::Subscribed {
+            if !(kept && entry.kept && entry.standing == Standing::Subscribed) {
                 entry.standing = Standing::Missing;
             }
             entry
@@ -220,6 +224,27 @@ impl Topics {
                 }
             }
         });
+    }
+
+    /// Notes that the broker was [asked](Self::ask) for these topics, and returns the number of their **fence**: a message of
+    /// this node to itself, to be published once the broker has taken the subscriptions. What arrives before it can be the
+    /// rest of an earlier subscription, with a hole behind it; what comes after it is complete.
+    pub fn fence(&self, names: Vec<Name>) -> u64 {
+        self.ask(&names);
+        let number = fastrand::u64(..);
+        self.lock().fences.push((number, names));
+        number
+    }
+
+    /// Notes that a fence of this session came back: what has been asked for by then is [confirmed](Self::confirm).
+    pub fn came_back(&self, fence: u64, from: u64, continuity: impl Fn(&str) -> Continuity) {
+        let mut state = self.lock();
+        let mut names = Vec::new();
+        if let Some(last) = state.fences.iter().position(|(it, _)| *it == fence) {
+            names.extend(state.fences.drain(..=last).flat_map(|(_, names)| names));
+        }
+        drop(state);
+        self.confirm(&names, from, continuity);
     }
 
     /// Notes that the broker has a topic no more, for example because it has moved to another server: it is missing again.
@@ -480,6 +505,27 @@ mod tests {
     }
 
     #[test]
+    fn a_fence_that_comes_back_confirms_what_was_asked_for_before_it_in_its_session() {
+        let topics = Topics::default();
+        let ends = topics.fence(names());
+        topics.end(false);
+        let (_one, one) = add(&topics, false);
+        let lost = topics.fence(names());
+        let (_two, two) = topics.add("u", false, BufferLimits::default());
+        let back = topics.fence(vec!["u".into()]);
+        let (_three, three) = topics.add("v", false, BufferLimits::default());
+        let later = topics.fence(vec!["v".into()]);
+        topics.came_back(ends, 0, unknown);
+        assert!(!topics.is_subscribed("t"));
+        topics.came_back(back, 0, unknown);
+        assert!(is_confirmed(one) && is_confirmed(two));
+        topics.came_back(lost, 0, unknown);
+        assert!(!topics.is_subscribed("v"));
+        topics.came_back(later, 0, unknown);
+        assert!(is_confirmed(three));
+    }
+
+    #[test]
     fn a_topic_that_is_lost_is_missing_again_and_resumes() {
         let topics = Topics::default();
         let (mut subscription, _) = add(&topics, false);
@@ -537,8 +583,12 @@ mod tests {
         let topics = Topics::default();
         let (mut subscription, _) = add(&topics, true);
         subscribe(&topics, 0);
+        let _heartbeats = topics.add("cluster", false, BufferLimits::default());
+        let others: Vec<Name> = vec!["cluster".into()];
+        topics.ask(&others);
+        topics.confirm(&others, 0, unknown);
         topics.end(true);
-        assert_eq!(topics.differences(), Differences::default());
+        assert_eq!(topics.differences().missing, others);
         let replayed = Continuity::Unbroken { replayed: 3 };
         topics.tell(u64::MAX, |_| Some(replayed));
         assert_eq!(read(&mut subscription), Some(Event::Resumed(replayed)));
