@@ -15,14 +15,14 @@ const columns = [
   ["adapter-conformance/memory", "memory"],
   ["adapter-redis/conformance", "redis"],
   ["adapter-redis/conformance_sentinel", "redis, Sentinel"],
-  ["adapter-redis-cluster/conformance_cluster", "redis, Cluster"],
+  ["adapter-redis-cluster/conformance", "redis, Cluster"],
   ["adapter-redis-streams/conformance", "redis streams"],
   ["adapter-redis-streams/conformance_shared", "redis streams, shared"],
   ["adapter-nats/conformance", "nats"],
-  ["adapter-jetstream/conformance_jetstream", "jetstream"],
+  ["adapter-jetstream/conformance", "jetstream"],
   ["adapter-amqp/conformance_exclusive", "amqp, exclusive queue"],
   ["adapter-amqp/conformance_durable", "amqp, durable queue"],
-  ["adapter-rabbitmq-streams/conformance_streams", "amqp streams"],
+  ["adapter-rabbitmq-streams/conformance", "amqp streams"],
 ];
 /** Labs that write a row and have no column. */
 const elsewhere = ["custom-transport/conformance"];

@@ -13,7 +13,7 @@ const selection = ["--workspace", "--all-features"];
 const limit = 30 * 60_000;
 const jobs = Number(process.argv[2] ?? 2 * availableParallelism());
 /** Long ones first, so that none of them runs alone at the end. */
-const slow = ["conformance_durable", "conformance_streams", "conformance_exclusive", "simulation", "mutants", "conformance", "outages"];
+const slow = ["adapter-rabbitmq-streams: conformance", "conformance_durable", "conformance_exclusive", "simulation", "mutants", "conformance", "outages"];
 
 const ended = (child) => new Promise((resolve, reject) => child.once("error", reject).once("close", (code) => resolve(code ?? 1)));
 
