@@ -28,8 +28,8 @@ async function build() {
     if (executable && profile?.test) programs.push({ executable, name: target.name, folder: dirname(manifest) });
   }
   if (await code) process.exit(1);
-  const rank = ({ name }) => {
-    const index = slow.findIndex((word) => name.includes(word));
+  const rank = ({ name, folder }) => {
+    const index = slow.findIndex((words) => `${basename(folder)}: ${name}`.includes(words));
     return index < 0 ? slow.length : index;
   };
   return programs.sort((a, b) => rank(a) - rank(b));
