@@ -112,6 +112,15 @@ impl Redis {
         channel
     }
 
+    /// The command that publishes, and the index of the server that it is for.
+    fn command(&self, topic: &Topic, payload: &[u8]) -> (usize, Cmd) {
+        let (topology, channel) = (&self.config.topology, self.channel(topic));
+        let [publish, ..] = topology.verbs();
+        let mut command = Cmd::with_capacity(3, channel.len() + payload.len() + 16);
+        command.arg(publish).arg(&channel[..]).arg(payload);
+        (topology.server_of(&channel), command)
+    }
+
     /// Hands out what a session received from one of its servers. Called by the reader itself, in the order of arrival;
     /// never blocks.
     pub(crate) fn receive(&self, session: u64, server: usize, push: PushInfo) {
@@ -181,11 +190,7 @@ impl Driver for Redis {
 
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
         let permit = self.budget.take(self.name(), payload.len())?;
-        let (topology, channel) = (&self.config.topology, self.channel(topic));
-        let [publish, ..] = topology.verbs();
-        let mut command = Cmd::with_capacity(3, channel.len() + payload.len() + 16);
-        command.arg(publish).arg(&channel[..]).arg(&payload[..]);
-        let server = topology.server_of(&channel);
+        let (server, command) = self.command(topic, &payload);
         match self.send_to(server, permit, &command).await? {
             Value::Int(receivers) => Ok(Receipt::with_receivers(receivers.try_into().unwrap_or(0))),
             _ => {

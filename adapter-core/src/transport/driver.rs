@@ -1,6 +1,6 @@
 //! A transport from `connect` to `close`: what a backend writes, the reconnect loop around it, and the calls.
 
-use std::{convert::Infallible, fmt, future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -244,7 +244,8 @@ impl<D: Driver> Transport for Connected<D> {
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
         self.check(Step::Publish)?;
         self.check_size(payload.len())?;
-        let call = self.driver.publish(topic, payload);
+        // In its place at once: it is large, and would be copied into each future around it.
+        let call = pin!(self.driver.publish(topic, payload));
         self.in_time(Step::Publish, call).await
     }
 
