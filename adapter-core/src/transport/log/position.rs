@@ -74,9 +74,7 @@ impl<I: Id> Snapshot<I> {
     /// If it is again, the moment after, its past is another one than ours.
     pub fn is_torn(&self, from: I) -> bool {
         let first = self.entries.first().map(|entry| entry.id);
-        first != Some(from)
-            && self.last >= from
-            && (first != self.first || !self.begins_behind(from))
+        first != Some(from) && first != self.first && self.last >= from
     }
 
     /// Whether what is left of the log begins behind `id`.
@@ -262,6 +260,11 @@ mod tests {
         grown.length = 50;
         let (continuity, start) = grown.judge(at(40), 1_000);
         assert_eq!((continuity, start), (RESET, uncounted(at(40))));
+        // Another one whose counters would do.
+        let mut other = log(12, 30, 10);
+        other.epoch = 99;
+        let (continuity, start) = other.judge(at(10), 1_000);
+        assert_eq!((continuity, start.count), (RESET, Some(11)));
         // The counter went back although the log begins behind us.
         let mut again = log(50, 60, 40);
         (again.added, again.length) = (Some(20), 11);
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_does_not_count_says_what_it_can() {
+    fn a_broker_that_does_not_count_says_what_it_can() {
         let old = |log: Snapshot<u64>| Snapshot { added: None, ..log };
         let position = uncounted(at(10));
         let table = [
@@ -278,9 +281,14 @@ mod tests {
             (old(log(11, 30, 10)), 1_000, unbroken(20)),
             (old(log(11, 30, 10)), 10, trimmed(None)),
         ];
-        for (log, untrimmed, expected) in table {
-            assert_eq!(log.judge(position, untrimmed).0, expected, "{log:?}");
+        for (log, kept, expected) in table {
+            assert_eq!(log.judge(position, kept).0, expected, "{log:?}");
         }
+        // None was read yet, but some are there.
+        let mut unread = old(log(1, 30, 10));
+        unread.entries.truncate(1);
+        unread.more = true;
+        assert_eq!(unread.judge(position, 10).0, unbroken(1));
     }
 
     #[test]
