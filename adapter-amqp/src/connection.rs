@@ -1,4 +1,4 @@
-//! One connection to a broker: socket, TLS, login, how to know that it is alive, and how to end it for sure.
+//! One connection to a broker: socket, TLS, login, the runtime for all that, and how to end it for sure.
 
 use std::{
     future::{Future, ready},

@@ -109,9 +109,10 @@ impl Source for Queue {
             node.hand_out(fence).await;
             return Ok(reader);
         };
-        // A full queue loses its oldest messages first, so that nothing is missing if the anchor is there, which was never
-        // acknowledged. What was, but the broker did not hear of it, comes before it once more. The fence comes after all that
-        // was missed, which is as slow as those who read it: nobody waits for it.
+        // The anchor, the last message that was handed out, was never acknowledged. A full queue loses its oldest messages
+        // first, so that nothing is missing if it is there. What was acknowledged, but the broker did not hear of it, comes
+        // before it once more. The fence comes after all that was missed, which is as slow as those who read it: nobody waits
+        // for it.
         while reader.first.len() < PREFETCH.into() {
             let delivery = reader.next().await?;
             if delivery.properties.message_id() == anchor.message_id() {

@@ -79,9 +79,8 @@ impl Source for Stream {
         // After the attachment, or it could be in a part of the stream before that.
         let fence = end.fence(node).await?;
         let last = end.find(|it| node.fence_of(it) == Some(fence)).await?;
-        let anchor = node.anchor();
         let end_offset = offset(&last.properties);
-        let Some(anchor) = anchor.filter(|it| offset(it) < end_offset) else {
+        let Some(anchor) = node.anchor().filter(|it| offset(it) < end_offset) else {
             if node.anchor().is_some() {
                 // The stream ends before the anchor: it is another one, or it was rolled back.
                 node.resume(lost(LossCause::Reset));
@@ -100,12 +99,10 @@ impl Source for Stream {
             let replayed = (end_offset - begin - 1).unsigned_abs();
             node.resume(Continuity::Unbroken { replayed });
         } else {
-            let trimmed = lost(LossCause::Trimmed);
-            node.resume(if is_later {
-                trimmed
-            } else {
-                lost(LossCause::Reset)
-            });
+            node.resume(lost(match is_later {
+                true => LossCause::Trimmed,
+                false => LossCause::Reset,
+            }));
             reader.first.push(first);
         }
         Ok(reader)
@@ -117,7 +114,7 @@ impl Stream {
     async fn declare(&self, connection: &Connection, name: &ShortString) -> lapin::Result<Channel> {
         let durable = QueueDeclareOptions {
             durable: true,
-            ..QueueDeclareOptions::default()
+            ..Default::default()
         };
         let not_found = |error: &lapin::Error| is(error, Soft::NOTFOUND);
         patiently(not_found, || async move {
