@@ -1,6 +1,6 @@
 //! The transport: topics become logs, and what needs no log is left to Pub/Sub.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -87,7 +87,8 @@ impl Transport for RedisStreamsTransport {
         self.redis.check(STEP)?;
         self.redis.check_size(payload.len())?;
         let command = self.add(&place, &payload);
-        let answer = self.redis.driver().send(&command, payload.len());
+        // In its place at once, as in `Connected`: it is large.
+        let answer = pin!(self.redis.driver().send(&command, payload.len()));
         match self.redis.in_time(STEP, answer).await? {
             Value::BulkString(_) => Ok(Receipt::default()),
             _ => Err(error::unreadable(STEP, "XADD")),
