@@ -94,16 +94,17 @@ impl Source for Queue {
         let queue = channel
             .queue_declare(name.clone(), options, arguments)
             .await?;
-        node.bind(&channel, &name, &node.own_name, true).await?;
-        // A connection that the broker has not given up yet may still read from the same queue. Two readers would share its
-        // messages.
-        let mut reader = Reader::attach(channel, name, true, Default::default()).await?;
         // One that was kept has the anchor at least, or what has displaced it.
         let is_new = queue.message_count() == 0 && queue.consumer_count() == 0;
         if is_new {
             node.topics.end(false);
         }
-        let fence = reader.fence(node).await?;
+        // All this before it is read: on a narrow way the broker's answers would come behind everything that it sends ahead.
+        node.bind(&channel, &name, &node.own_name, true).await?;
+        let fence = node.follow(&channel, Some(&name), true).await?;
+        // A connection that the broker has not given up yet may still read from the same queue. Two readers would share its
+        // messages.
+        let mut reader = Reader::attach(channel, name, true, Default::default()).await?;
         let Some(anchor) = node.anchor().filter(|_| durable && !is_new) else {
             let fence = reader.find(|it| node.fence_of(it) == Some(fence)).await?;
             node.hand_out(fence).await;

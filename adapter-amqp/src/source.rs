@@ -86,14 +86,6 @@ impl Reader {
         })
     }
 
-    /// Publishes a fence, for all topics that are missing, and returns its number.
-    ///
-    /// # Errors
-    /// Those of the broker.
-    pub async fn fence<S: Source>(&self, node: &Amqp<S>) -> lapin::Result<u64> {
-        node.follow(&self.channel, self.queue.as_ref(), true).await
-    }
-
     /// The next message.
     pub(crate) async fn next(&mut self) -> lapin::Result<Delivery> {
         self.consumer.next().await.ok_or_else(taken_away)?

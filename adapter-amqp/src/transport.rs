@@ -131,9 +131,12 @@ impl<S: Source> Amqp<S> {
     }
 
     /// Makes the bindings of a queue the same as the wanted topics, and publishes a fence for what was missing. `always`: also
-    /// if nothing was. Returns the number of the fence; nobody waits for its confirmation. Without a session, or room, there
-    /// is none, and who waits for it to come back waits until his deadline.
-    pub(crate) async fn follow(
+    /// if nothing was, and waits until the broker has it, so that whatever is published later comes behind it. Returns the
+    /// number of the fence.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub async fn follow(
         &self,
         channel: &Channel,
         queue: Option<&ShortString>,
@@ -154,11 +157,15 @@ impl<S: Source> Amqp<S> {
         }
         let number = self.topics.fence(missing);
         let payload = number.to_be_bytes().to_vec().into();
-        self.start(&self.own_name, payload, None);
+        // If there is none, the session ends, or who waits for it to come back waits until his deadline.
+        let confirmed = self.start(&self.own_name, payload, None);
+        if always && let Some(confirmed) = confirmed {
+            let _ = confirmed.await;
+        }
         Ok(number)
     }
 
-    /// The number of the [fence](crate::Reader::fence) that a message is; `None` if it is none of this node.
+    /// The number of the [fence](Self::follow) that a message is; `None` if it is none of this node.
     pub fn fence_of(&self, delivery: &Delivery) -> Option<u64> {
         let is_ours = delivery.routing_key.as_str() == self.own_name;
         let number = delivery.data.as_slice().try_into().ok().filter(|_| is_ours);

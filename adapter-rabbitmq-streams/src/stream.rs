@@ -77,7 +77,7 @@ impl Source for Stream {
         let last = AMQPValue::LongString("last".into());
         let mut end = attach(connection, &name, last).await?;
         // After the attachment, or it could be in a part of the stream before that.
-        let fence = end.fence(node).await?;
+        let fence = node.follow(&channel, None, true).await?;
         let last = end.find(|it| node.fence_of(it) == Some(fence)).await?;
         let end_offset = offset(&last.properties);
         let Some(anchor) = node.anchor().filter(|it| offset(it) < end_offset) else {
