@@ -30,8 +30,11 @@ pub(crate) fn explain(
                 ErrorKind::Unavailable,
                 "the broker allows no more channels, raise its channel_max",
             ),
-            _ if step == Step::Connect => (step.lost(), "closed during the login"),
-            _ => (step.lost(), "the connection was lost"),
+            Lapin::IOError(_)
+            | Lapin::InvalidChannel(_)
+            | Lapin::InvalidChannelState(..)
+            | Lapin::InvalidConnectionState(_) => (step.lost(), "the connection was closed"),
+            _ => (ErrorKind::Protocol, "something that lapin cannot handle"),
         };
         step.error(name, kind, format!("{server}: {what}"))
     }

@@ -73,12 +73,12 @@ impl Source for Queue {
 
     async fn open(&self, node: &Amqp<Self>, connection: &Connection) -> lapin::Result<Reader> {
         let durable = self.replays();
-        let mut name = node.own_name.clone();
-        if !durable {
+        let own = &node.own_name;
+        let name: ShortString = match durable {
+            true => own.as_str().into(),
             // A new one for each session: the broker may still hold the one before.
-            name = format!("{name}.{:08x}", fastrand::u32(..));
-        }
-        let name = ShortString::from(name);
+            false => format!("{own}.{:08x}", fastrand::u32(..)).into(),
+        };
         let channel = connection.channel.clone();
         let options = QueueDeclareOptions {
             durable,
@@ -100,7 +100,7 @@ impl Source for Queue {
             node.topics.end(false);
         }
         // All this before it is read: on a narrow way the broker's answers would come behind everything that it sends ahead.
-        node.bind(&channel, &name, &node.own_name, true).await?;
+        node.bind(&channel, &name, own, true).await?;
         let fence = node.follow(&channel, Some(&name), true).await?;
         // A connection that the broker has not given up yet may still read from the same queue. Two readers would share its
         // messages.
@@ -131,8 +131,7 @@ impl Source for Queue {
                 break;
             }
         }
-        let (count, cause) = (None, LossCause::Overflow);
-        node.resume(Continuity::Lost { count, cause });
+        node.resume(Continuity::lost(LossCause::Overflow));
         Ok(reader)
     }
 }

@@ -182,9 +182,8 @@ impl<S: Source> Amqp<S> {
     pub async fn hand_out(&self, delivery: Delivery) {
         if let Some(number) = self.fence_of(&delivery) {
             // What the broker should have kept is asked for anew only if that is gone.
-            let (count, cause) = (None, LossCause::Reset);
             let told = |name: &str| match self.is_kept(name) {
-                true => Continuity::Lost { count, cause },
+                true => Continuity::lost(LossCause::Reset),
                 false => Continuity::Unknown,
             };
             self.topics.came_back(number, 0, told);

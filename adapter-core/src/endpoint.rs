@@ -111,8 +111,7 @@ impl Endpoint {
 
     /// All servers, as an error names them.
     pub fn at(&self) -> String {
-        let servers: Vec<String> = self.servers.iter().map(Address::to_string).collect();
-        servers.join(",")
+        Address::list(&self.servers)
     }
 
     /// The server whose turn it is, and its share of the [`connect_timeout`](Limits::connect_timeout): the next one may
@@ -140,15 +139,19 @@ impl Endpoint {
     /// [`ErrorKind::Config`] that says what is wrong, and never shows a secret.
     pub fn validate(&self, operation: &'static str, most: usize) -> Result<()> {
         self.limits.validate(operation, most)?;
-        let invalid =
-            |message: &'static str| Err(Error::new(ErrorKind::Config, operation, message));
+        let invalid = |message: &'static str| {
+            let error = Error::new(ErrorKind::Config, operation, message);
+            Err(error)
+        };
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
         // No slash: with one, a namespace of one prefix could be a namespace of another.
         if !(1..=64).contains(&self.prefix.len()) || !self.prefix.chars().all(legal) {
             return invalid("prefix must be 1 to 64 letters, digits, '.', '_', '-' or ':'");
         }
         if self.servers.is_empty() {
-            return invalid("no host, expected something like scheme://127.0.0.1");
+            let (name, _) = operation.split_once(':').unwrap_or((operation, ""));
+            let message = format!("no host, expected something like {name}://127.0.0.1");
+            return Err(Error::new(ErrorKind::Config, operation, message));
         }
         if self.username.is_some() && self.password.is_none() {
             return invalid("a user name needs a password");
@@ -195,7 +198,7 @@ mod tests {
                     servers: Vec::new(),
                     ..endpoint.clone()
                 },
-                "no host",
+                "no host, expected something like x://",
             ),
             (
                 Endpoint {

@@ -69,7 +69,7 @@ impl Verdict {
     pub(crate) fn of(&self, subject: &str) -> Continuity {
         match (self.continuity, &self.contents) {
             (Continuity::Lost { cause, .. }, contents) if !matches!(contents, Contents::One(one) if one == subject) => {
-                Continuity::Lost { count: None, cause }
+                Continuity::lost(cause)
             }
             (continuity, _) => continuity,
         }
@@ -182,10 +182,7 @@ impl Position {
     }
 }
 
-const RESET: Continuity = Continuity::Lost {
-    count: None,
-    cause: LossCause::Reset,
-};
+const RESET: Continuity = Continuity::lost(LossCause::Reset);
 
 const fn trimmed(count: u64) -> Continuity {
     Continuity::Lost {

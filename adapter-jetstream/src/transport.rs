@@ -83,8 +83,7 @@ impl Driver for JetStream {
         (subject, matches!(topic, Topic::Namespace(_)))
     }
 
-    /// A frame of a namespace is stored once, also if the same bytes are published again after an attempt whose outcome is
-    /// unknown.
+    /// A frame of a namespace is stored once, also if the same bytes are published again after an attempt that failed.
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<Receipt> {
         let (subject, kept) = self.topic(topic);
         if !kept {

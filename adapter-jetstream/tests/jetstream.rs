@@ -124,6 +124,8 @@ async fn a_thousand_frames_come_back_once_and_in_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_that_takes_long_on_a_narrow_way_is_not_taken_for_a_dead_link() {
     let mut pair = Pair::new().await;
+    // As every node has: the server must confirm it before the link is up.
+    let _cluster = pair.away.subscribe(&Topic::Cluster).await.unwrap();
     pair.cut_off().await;
     let (topic, frame) = (namespace("/"), Bytes::from(vec![0; 128 << 10]));
     for _ in 0..40 {

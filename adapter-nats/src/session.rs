@@ -81,6 +81,8 @@ impl Nats {
         nats.publisher.set(Some((client.clone(), answers)));
         // The first echo.
         session.flush().await?;
+        // Before a companion has what was missed sent to it: on a narrow way, the answers would come behind all of that.
+        session.reconcile().await?;
         let statistics = client.statistics();
         let (ready, is_ready) = oneshot::channel();
         let beside = match companion {
@@ -101,7 +103,6 @@ impl Nats {
         let main = async {
             // A companion that is over before it is ready ends the session itself.
             let _ = session.noticing(is_ready).await?;
-            session.reconcile().await?;
             up.up();
             tokio::select! {
                 error = session.serve() => error,

@@ -83,7 +83,7 @@ impl Source for Stream {
         let Some(anchor) = node.anchor().filter(|it| offset(it) < end_offset) else {
             if node.anchor().is_some() {
                 // The stream ends before the anchor: it is another one, or it was rolled back.
-                node.resume(lost(LossCause::Reset));
+                node.resume(Continuity::lost(LossCause::Reset));
             }
             node.hand_out(last).await;
             return Ok(end);
@@ -99,7 +99,8 @@ impl Source for Stream {
             let replayed = (end_offset - begin - 1).unsigned_abs();
             node.resume(Continuity::Unbroken { replayed });
         } else {
-            node.resume(lost(match is_later {
+            // How much, only the numbers in the messages can tell.
+            node.resume(Continuity::lost(match is_later {
                 true => LossCause::Trimmed,
                 false => LossCause::Reset,
             }));
@@ -151,11 +152,6 @@ fn offset(properties: &BasicProperties) -> i64 {
         Some(AMQPValue::LongLongInt(offset)) => *offset,
         _ => 0,
     }
-}
-
-/// How much is lost, only the numbers in the messages can tell.
-const fn lost(cause: LossCause) -> Continuity {
-    Continuity::Lost { count: None, cause }
 }
 
 /// Reads from this offset on.

@@ -33,7 +33,8 @@ const PAYLOAD_CEILING: usize = 512 << 20;
 ///     .with_credentials("chat", "secret")
 ///     .with_prefix("chat:blue")
 ///     .with_limits(Limits::default().with_timeout(Duration::from_secs(1)));
-/// let config = RedisConfig::new(endpoint).with_database(2);
+/// let mut config = RedisConfig::new(endpoint);
+/// config.database = 2;
 /// assert!(!format!("{config:?}").contains("secret"));
 /// ```
 #[derive(Debug, Clone)]
@@ -120,12 +121,6 @@ impl RedisConfig {
     /// Sets what the servers are.
     pub fn with_topology(mut self, topology: impl Topology) -> Self {
         self.topology = Arc::new(topology);
-        self
-    }
-
-    /// Sets the number of the database.
-    pub fn with_database(mut self, database: u32) -> Self {
-        self.database = database;
         self
     }
 

@@ -102,7 +102,9 @@ impl Client {
     /// What the last one said.
     pub async fn ask(&self, servers: &[Address], command: &Cmd) -> Result<(Address, Value)> {
         const STEP: Step = Step::Connect;
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % servers.len().max(1);
+        // Asking one alone, as who follows sentinels does in between, does not change whose turn it is among them.
+        let turn = usize::from(servers.len() > 1);
+        let turn = self.turn.fetch_add(turn, Ordering::Relaxed) % servers.len().max(1);
         let (later, first) = servers.split_at(turn);
         let mut last = error::connect(ErrorKind::Unavailable, "redis", "no address");
         for address in first.iter().chain(later) {

@@ -62,7 +62,9 @@ impl Topology for Standalone {
     async fn find(&self, _client: &Client, given: &[Address]) -> Result<Vec<Address>> {
         match given {
             [server] => Ok(vec![server.clone()]),
-            _ => Err(invalid("one server is needed, or several sentinels")),
+            _ => Err(invalid(
+                "one server is needed; several can be sentinels, or servers of a cluster",
+            )),
         }
     }
 }

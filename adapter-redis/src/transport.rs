@@ -14,7 +14,7 @@ use redis::{Cmd, PushInfo, PushKind, Value};
 use smallvec::SmallVec;
 use socketioxide_adapter_core::{
     ErrorKind, Result,
-    socket::Tls,
+    socket::{Address, Tls},
     transport::{
         Budget, Capabilities, Connected, Continuity, Delivery, Driver, Limits, Name, Permit,
         Receipt, SessionUp, Step, Topic, Topics,
@@ -176,7 +176,11 @@ impl Driver for Redis {
     }
 
     fn at(&self) -> String {
-        self.config.endpoint.at()
+        match &*lock(&self.session) {
+            // With sentinels, it is the primary that is silent, and not they.
+            Some(it) => Address::list(it.servers.iter().map(|it| &it.publishing.address)),
+            None => self.config.endpoint.at(),
+        }
     }
 
     fn topics(&self) -> &Topics {

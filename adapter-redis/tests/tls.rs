@@ -14,7 +14,7 @@ async fn without_the_feature_the_error_names_it() {
     assert_eq!(error.kind(), ErrorKind::Config);
     assert_eq!(
         error.to_string(),
-        "redis: config: TLS needs the cargo feature \"tls\""
+        "redis: config: TLS needs the cargo feature \"tls\" of socketioxide-adapter, or of the backend's crate"
     );
     let _ = Redis::builder;
 }

@@ -26,6 +26,12 @@ impl Address {
         }
     }
 
+    /// Several of them, as an error names them.
+    pub fn list<'a>(addresses: impl IntoIterator<Item = &'a Self>) -> String {
+        let addresses = addresses.into_iter().map(Self::to_string);
+        addresses.collect::<Vec<_>>().join(",")
+    }
+
     /// The name or IP address; empty for a unix socket.
     pub fn host(&self) -> &str {
         match self {

@@ -75,7 +75,7 @@ pub fn explain(
             format!("connection refused, is {server} running there?")
         }
         Some(io::ErrorKind::PermissionDenied) => {
-            "the socket file cannot be opened by this user".to_owned()
+            "not permitted: by the socket file, if it is one, or by a firewall".to_owned()
         }
         _ => error.to_string(),
     };

@@ -20,7 +20,7 @@ impl Tls {
     /// # Errors
     /// [`ErrorKind::Config`] that names the feature.
     pub fn new(_ca: &RootCa, operation: &'static str) -> Result<Self> {
-        let message = "TLS needs the cargo feature \"tls\"";
+        let message = "TLS needs the cargo feature \"tls\" of socketioxide-adapter, or of the backend's crate";
         Err(Error::new(ErrorKind::Config, operation, message))
     }
 

@@ -47,6 +47,11 @@ pub enum Continuity {
 }
 
 impl Continuity {
+    /// Some are gone for good, and nobody knows how many.
+    pub const fn lost(cause: LossCause) -> Self {
+        Self::Lost { count: None, cause }
+    }
+
     /// What two resumptions in a row, without a payload between them, come to.
     fn and(self, later: Self) -> Self {
         match (self, later) {
