@@ -1,6 +1,6 @@
 // Builds all Rust tests, then runs their programs a few at a time: most of them wait for brokers, not for the processor.
 //
-//   node scripts/run-tests.mjs [JOBS]      JOBS programs at once, by default two for each processor
+//   node scripts/run-tests.mjs [JOBS]      JOBS programs at once, by default five for two processors
 //
 // Prints the output of each program when it has ended, in the form of `cargo test`, then runs the documentation tests.
 import { spawn } from "node:child_process";
@@ -11,7 +11,7 @@ import { createInterface } from "node:readline";
 const selection = ["--workspace", "--all-features"];
 /** Longest time for one program. A test that waits for ever is a failure, not a reason to wait for ever. */
 const limit = 30 * 60_000;
-const jobs = Number(process.argv[2] ?? 2 * availableParallelism());
+const jobs = Number(process.argv[2] ?? Math.ceil(2.5 * availableParallelism()));
 /** Long ones first, so that none of them runs alone at the end. */
 const slow = ["adapter-rabbitmq-streams: conformance", "conformance_durable", "conformance_exclusive", "simulation", "mutants", "conformance", "outages"];
 

@@ -30,7 +30,6 @@
 mod config;
 mod error;
 mod ids;
-mod portion;
 mod position;
 mod reader;
 mod session;

@@ -8,12 +8,16 @@ use async_nats::{
 };
 use futures_util::StreamExt as _;
 use serde_json::json;
-use socketioxide_adapter_core::Result;
+use socketioxide_adapter_core::{Result, transport::log::Page};
 use socketioxide_adapter_nats::companion::Session;
 use tokio::time::{Instant, timeout};
 
-use crate::{JetStream, error::broken, portion::Portion, stream::nanos};
+use crate::{JetStream, error::broken, stream::nanos};
 
+/// Most bytes that the server may send unasked for: two portions of frames as large as can be.
+const UNASKED: usize = 64 << 20;
+/// Bytes of a portion at most, about.
+const PORTION: usize = 4 << 20;
 /// When the server gives up a portion that does not become full.
 const EXPIRES: Duration = Duration::from_secs(30);
 /// How often the server says that there is nothing new. NATS allows no less than 100 ms.
@@ -53,9 +57,9 @@ impl Coming {
 impl Reader {
     /// Hands out frames in order until something is wrong.
     pub(crate) async fn run(mut self, log: &JetStream) -> Result<Infallible> {
-        let mut portion = Portion::new(self.session.client.max_payload());
+        let mut portion = page(self.session.client.max_payload());
         // One comes while the next one is on its way.
-        let (mut coming, mut following) = (Coming::new(portion.frames()), portion.frames());
+        let (mut coming, mut following) = (Coming::new(portion.entries()), portion.entries());
         self.ask(coming.asked).await?;
         self.ask(following).await?;
         let (mut expected, mut is_behind) = (1, false);
@@ -107,7 +111,7 @@ impl Reader {
             coming.bytes += length;
             if coming.frames == coming.asked {
                 portion.saw(coming.frames, coming.bytes, coming.waited);
-                coming = Coming::new(std::mem::replace(&mut following, portion.frames()));
+                coming = Coming::new(std::mem::replace(&mut following, portion.entries()));
                 self.ask(following).await?;
             }
         }
@@ -125,6 +129,11 @@ impl Reader {
         let call = self.session.client.publish_with_reply(next, inbox, payload);
         call.await.map_err(|_| broken("the connection was lost"))
     }
+}
+
+/// How many frames a portion has, which can have so many bytes each.
+fn page(largest: usize) -> Page {
+    Page::new((UNASKED / 2 / largest.max(1)).clamp(8, 256), PORTION)
 }
 
 /// How many frames must be asked for again, if the server has given up a portion.

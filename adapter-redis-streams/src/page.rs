@@ -1,8 +1,9 @@
-//! How much to ask for at once: an answer has no other limit, and entries are of any size, as ways are of any width.
+//! How much to ask for at once of how many logs: an answer has no other limit.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use socketioxide_adapter_core::transport::log;
 
 use crate::{config::PAGE, reply::Entry};
 
@@ -10,35 +11,24 @@ use crate::{config::PAGE, reply::Entry};
 const LOGS: usize = 32;
 /// Bytes of an answer at most, about.
 const MOST: usize = 1 << 20;
-/// A slow answer that has fewer says nothing of how wide the way is.
-const FEW: usize = 16 << 10;
-/// An answer that takes longer is to be smaller the next time: our own probes wait behind it, for 2 s.
-const SLOW: Duration = Duration::from_millis(500);
 
-/// Begins with one entry and at most doubles with each answer, since nobody knows how large the next ones are.
+/// How many entries to ask all logs together for.
 #[derive(Debug)]
-pub(crate) struct Page {
-    /// Of all logs together.
-    entries: usize,
-    bytes: usize,
-}
+pub(crate) struct Page(log::Page);
 
 impl Page {
     pub(crate) const fn new() -> Self {
-        Self {
-            entries: 1,
-            bytes: MOST,
-        }
+        Self(log::Page::new(LOGS * PAGE, MOST))
     }
 
     /// How many of `due` logs to ask for at once.
     pub(crate) fn logs(&self, due: usize) -> usize {
-        due.min(self.entries).min(LOGS)
+        due.min(self.0.entries()).min(LOGS)
     }
 
     /// How many entries to ask each of so many logs for at once, from 1 to [`PAGE`].
     pub(crate) fn entries(&self, logs: usize) -> usize {
-        (self.entries / logs.max(1)).clamp(1, PAGE)
+        (self.0.entries() / logs.max(1)).clamp(1, PAGE)
     }
 
     /// Takes in an answer: how large its entries are, and how long it took, unless there was nothing to answer with before.
@@ -50,15 +40,7 @@ impl Page {
         let (count, bytes) = entries.fold((0, 0), |(count, bytes), entry| {
             (count + 1, bytes + bytes_of(entry))
         });
-        match took {
-            Some(took) if took > SLOW => self.bytes = (self.bytes.min(bytes) / 2).max(FEW),
-            Some(_) => self.bytes = (self.bytes * 2).min(MOST),
-            None => {}
-        }
-        // Where there is nothing, nothing is large: a thousand new logs must not be asked one after the other.
-        let average = usize::checked_div(bytes, count).unwrap_or(0);
-        let most = (2 * self.entries).min(LOGS * PAGE);
-        self.entries = (self.bytes / average.max(1)).clamp(1, most);
+        self.0.saw(count, bytes, took);
     }
 }
 

@@ -10,6 +10,7 @@
 //! * **Who is slow.** A listener without room leaves the others and waits alone, with a cursor of its own, until it has
 //!   room; then it reads on, and shares a cursor again as soon as it has come to the end. It costs nobody else anything, and
 //!   if the log is trimmed before it goes on, it is told how much it lost.
+//! * **How much to ask for.** [`Page`] finds out how many entries come in a moment on the way there is.
 //!
 //! # A session
 //! ```no_run
@@ -62,11 +63,13 @@
 //! same amid a session, for what no broker tells: a log that was deleted by hand.
 
 mod cursors;
+mod page;
 mod position;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
     cursors::{Cursors, Due, Ends, Place},
+    page::Page,
     position::{Entry, Id, Position, Snapshot},
 };
