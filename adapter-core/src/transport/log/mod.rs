@@ -20,16 +20,15 @@
 //! };
 //!
 //! struct Broker;
-//! # #[allow(clippy::unimplemented)]
 //! impl Broker {
 //!     /// The state of a log, and its entries from a position on. Without a position, only the state.
 //!     async fn snapshot(&self, due: &Due<u64>) -> Result<Snapshot<u64>> {
-//! #       unimplemented!()
+//! #       std::future::pending().await
 //!         // …
 //!     }
 //!     /// The entries behind the ends of logs, by log, and whether these are all: waits for some, up to a second.
 //!     async fn wait(&self, ends: Vec<(&str, u64)>) -> Result<Vec<(String, Vec<Entry<u64>>, bool)>> {
-//! #       unimplemented!()
+//! #       std::future::pending().await
 //!         // …
 //!     }
 //! }
